@@ -1,0 +1,72 @@
+# DNN or k-NN: does a deep network memorize, generalize, or both?
+# data sets -> training -> features -> probes -> measures -> figures -> claims; one file per stage in workflow/rules.
+import sys
+
+from snakemake.exceptions import WorkflowError
+from snakemake.utils import min_version
+
+min_version("9.19")
+
+# Configuration: config.yaml is the paper; overlays in config/ change values.
+
+
+configfile: "config.yaml"
+
+
+sys.path.insert(0, f"{workflow.basedir}/workflow/scripts")
+
+from dnn_or_knn import head
+from dnn_or_knn.errors import UserError
+
+try:
+    jobs = head.start(config, remote=not workflow.is_main_process)
+except UserError as error:
+    raise WorkflowError(str(error))
+
+RESULTS = jobs.results
+RUN = f"{RESULTS}/{{dataset}}/{{architecture}}/{{labels}}/seed{{seed}}"
+
+# How jobs run. It reaches them as resources, since a changed parameter would make them stale.
+DEVICE = jobs.config["device"]
+GPUS = head.gpus_per_job(DEVICE)
+if head.local_gpus() and "gpu" not in workflow.global_resources:
+    workflow.register_resource("gpu", head.local_gpus())
+ROOT = jobs.config["data"]["root"]
+DOWNLOAD = "download" if jobs.config["data"]["download"] else "no-download"
+SAVE_EVERY = str(jobs.config["jobs"]["save_every"])
+BATCH = jobs.config["jobs"]["evaluation_batch"]
+FIGURE_NAMES = [*expand("figure{number}", number=range(1, 8)), "training"]
+OVERLAYS = head.overlays(workflow.configfiles)
+KEEP_FEATURES = (
+    temp if jobs.config["keep"]["features"] == "until-probed" else lambda path: path
+)
+
+
+wildcard_constraints:
+    **jobs.wildcards(),
+
+
+# Rules: one file per stage.
+
+
+include: "workflow/rules/prepare.smk"
+include: "workflow/rules/train.smk"
+include: "workflow/rules/features.smk"
+include: "workflow/rules/probes.smk"
+include: "workflow/rules/measures.smk"
+include: "workflow/rules/figures.smk"
+include: "workflow/rules/claims.smk"
+
+
+# Targets.
+
+
+onstart:
+    head.freeze(jobs.experiment)
+
+
+rule all:
+    default_target: True
+    input:
+        f"{RESULTS}/report.html",
+        expand(f"{RESULTS}/figures/{{name}}.pdf", name=FIGURE_NAMES),

@@ -1,0 +1,85 @@
+"""A checkout of the project in a temporary folder, with the tiny experiment, and what Snakemake would do there."""
+
+from __future__ import annotations
+
+import os
+import re
+import shutil
+import subprocess
+import sys
+from pathlib import Path
+
+from conftest import ROOT
+
+PARTS = ("Snakefile", "config.yaml", "config", "workflow", "profiles", "envs")
+JOB = re.compile(r"^(?:local)?rule (\w+):\n((?:    .*\n)*)", re.MULTILINE)
+Job = tuple[str, ...]
+
+
+class Project:
+    """A checkout of its own in a temporary folder."""
+
+    def __init__(self, folder: Path) -> None:
+        self.folder = folder
+        folder.mkdir()
+        for part in PARTS:
+            source = ROOT / part
+            if source.is_dir():
+                shutil.copytree(source, folder / part, ignore=shutil.ignore_patterns("__pycache__"))
+            else:
+                shutil.copy2(source, folder / part)
+        shutil.copy2(ROOT / "tests" / "workflow" / "tiny.yaml", folder / "tiny.yaml")
+
+    def start(self, *arguments: str, overlays: tuple[str, ...] = ("tiny.yaml",), **options: object) -> subprocess.Popen:
+        """Start Snakemake here."""
+        command = [sys.executable, "-m", "snakemake", *arguments, "--configfile", *overlays]
+        environment = {**os.environ, "PYTHONDONTWRITEBYTECODE": "1"}
+        return subprocess.Popen(
+            command,
+            cwd=self.folder,
+            env=environment,
+            text=True,
+            stdout=subprocess.PIPE,
+            stderr=subprocess.STDOUT,
+            **options,
+        )
+
+    def snakemake(self, *arguments: str, overlays: tuple[str, ...] = ("tiny.yaml",), check: bool = True) -> str:
+        """Run Snakemake here to its end and return what it printed."""
+        child = self.start(*arguments, overlays=overlays)
+        output, _ = child.communicate()
+        assert not check or child.returncode == 0, output
+        return output
+
+    def planned(self, *arguments: str, overlays: tuple[str, ...] = ("tiny.yaml",)) -> set[Job]:
+        """Return the jobs that would run now: (rule, values of its wildcards …)."""
+        output = self.snakemake("--dry-run", *arguments, overlays=overlays)
+        jobs = set()
+        for rule, fields in JOB.findall(output + "\n"):
+            wildcards = re.search(r"^    wildcards: (.*)$", fields, re.MULTILINE)
+            values = [part.split("=")[1] for part in wildcards.group(1).split(", ")] if wildcards else []
+            jobs.add((rule, *values))
+        assert jobs or "Nothing to be done" in output, output
+        return jobs - {("all",)}
+
+    def python(self, *arguments: str) -> subprocess.CompletedProcess[str]:
+        """Run one of the project's scripts here."""
+        return subprocess.run(
+            [sys.executable, *arguments], cwd=self.folder, capture_output=True, text=True, check=False
+        )
+
+
+def manifests(results: Path) -> dict[str, str]:
+    """Return the text of every manifest below a results folder: equal texts mean equal results, byte for byte."""
+    return {
+        path.relative_to(results).as_posix(): path.read_text()
+        for path in sorted(results.rglob("*.json"))
+        if not path.name.endswith(".provenance.json") and not path.name.startswith(".") and ".state" not in path.parts
+    }
+
+
+def same_results(one: Project, other: Project, *, part: bool = False) -> None:
+    """Assert that two checkouts hold the same results, bit for bit; with `part`, the first may hold only some."""
+    first, second = (manifests(project.folder / "results" / "tiny") for project in (one, other))
+    assert first and (first.keys() <= second.keys() if part else first.keys() == second.keys())
+    assert [name for name in first if first[name] != second[name]] == []

@@ -1,0 +1,79 @@
+#!/usr/bin/env bash
+# A real SLURM on this one machine, without systemd: munged, slurmctld, slurmd, and a stand-in for a GPU.
+#
+#   tests/slurm/slurm.sh start FOLDER    install if needed (Debian, root), configure in FOLDER, start
+#   tests/slurm/slurm.sh node FOLDER     start slurmd again after it was killed
+#   tests/slurm/slurm.sh stop FOLDER
+set -euo pipefail
+command=$1
+folder=$2
+export SLURM_CONF=$folder/slurm.conf
+
+install() {
+    command -v slurmctld >/dev/null && command -v munged >/dev/null && return
+    export DEBIAN_FRONTEND=noninteractive
+    apt-get update -qq
+    apt-get install -y -qq --no-install-recommends slurm-wlm munge >/dev/null
+}
+
+configure() {
+    mkdir -p "$folder"/{state,spool,log}
+    local cpus memory
+    cpus=$(nproc)
+    memory=$(awk '/MemTotal/ {print int($2 / 1024 * 0.9)}' /proc/meminfo)
+    cat >"$SLURM_CONF" <<CONF
+ClusterName=test
+SlurmctldHost=$(hostname -s)(127.0.0.1)
+SlurmUser=root
+SlurmdUser=root
+AuthType=auth/munge
+ProctrackType=proctrack/linuxproc
+TaskPlugin=task/none
+SelectType=select/cons_tres
+SelectTypeParameters=CR_Core_Memory
+JobAcctGatherType=jobacct_gather/none
+AccountingStorageType=accounting_storage/none
+SlurmctldParameters=enable_configless
+StateSaveLocation=$folder/state
+SlurmdSpoolDir=$folder/spool
+SlurmctldLogFile=$folder/log/slurmctld.log
+SlurmdLogFile=$folder/log/slurmd.log
+SlurmctldPidFile=$folder/slurmctld.pid
+SlurmdPidFile=$folder/slurmd.pid
+ReturnToService=2
+SlurmdTimeout=10
+MinJobAge=300
+KillWait=10
+SchedulerParameters=sched_interval=1,batch_sched_delay=0
+MpiDefault=none
+GresTypes=gpu
+NodeName=localhost NodeHostname=$(hostname -s) NodeAddr=127.0.0.1 CPUs=$cpus RealMemory=$memory Gres=gpu:1 State=UNKNOWN
+PartitionName=gpu Nodes=localhost Default=YES MaxTime=INFINITE State=UP
+CONF
+    printf 'Name=gpu File=/dev/null\n' >"$folder/gres.conf"
+}
+
+case $command in
+start)
+    install
+    configure
+    mkdir -p /run/munge
+    chown munge: /run/munge
+    pgrep -x munged >/dev/null || runuser -u munge -- munged
+    slurmctld
+    slurmd -N localhost
+    for _ in $(seq 60); do
+        sinfo --noheader --format=%T 2>/dev/null | grep -q idle && exit 0
+        sleep 0.5
+    done
+    tail "$folder"/log/*.log
+    exit 1
+    ;;
+node) slurmd -N localhost ;;
+stop)
+    scancel --user=root 2>/dev/null || true
+    for name in slurmd slurmctld; do
+        [ -f "$folder/$name.pid" ] && kill "$(cat "$folder/$name.pid")" 2>/dev/null || true
+    done
+    ;;
+esac

@@ -1,0 +1,263 @@
+"""The logistic regression probe: at scikit-learn's optimum, certified, and defined on every input."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import numpy as np
+import pytest
+import torch
+from dnn_or_knn import softmax
+from dnn_or_knn.errors import UserError
+from dnn_or_knn.lasso import evaluate, fit_lasso
+from dnn_or_knn.probes.logistic import run
+from dnn_or_knn.softmax import evaluate as evaluate_softmax
+from dnn_or_knn.softmax import fit_softmax
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+OBJECTIVES = [("multinomial", "l2"), ("ovr", "l2"), ("ovr", "l1")]
+
+
+def blobs(
+    n: int = 300, d: int = 8, classes: int = 4, spread: float = 1.0, seed: int = 0
+) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+    """Return train features, labels and test features: Gaussian classes, float32."""
+    rng = np.random.default_rng(seed)
+    centres = rng.standard_normal((classes, d))
+    labels = np.arange(n) % classes
+    train = centres[labels] + spread * rng.standard_normal((n, d))
+    return train.astype(np.float32), labels, (centres[labels[:50]] + spread).astype(np.float32)
+
+
+def fit(train: np.ndarray, labels: np.ndarray, test: np.ndarray, classes: int = 4, **options: Any) -> Any:
+    return run(train, labels, test, classes=classes, options=options, seed=0, device="cpu")
+
+
+@pytest.mark.parametrize(("multiclass", "penalty"), OBJECTIVES)
+@pytest.mark.parametrize("labels_are", ["true", "random"])
+@pytest.mark.parametrize("C", [0.1, 1.0])
+def test_it_stands_at_scikit_learns_optimum(multiclass: str, penalty: str, labels_are: str, C: float) -> None:
+    train, labels, test = blobs()
+    if labels_are == "random":
+        labels = np.random.default_rng(1).integers(0, 4, len(labels))
+    options: dict[str, Any] = {"multiclass": multiclass, "penalty": penalty, "C": C, "tolerance": 1e-9}
+    ours = fit(train, labels, test, **options)
+    theirs = fit(train, labels, test, **options, backend="reference")
+    assert ours.report["converged"] and ours.report["gap"] <= 1e-9
+    assert ours.report["objective"] == pytest.approx(theirs.report["objective"], rel=1e-7)
+    assert ours.report["objective"] <= theirs.report["objective"] * (1 + 1e-9)
+    np.testing.assert_allclose(ours.arrays["coefficients"], theirs.arrays["coefficients"], atol=2e-4)
+    for split in ("train", "test"):
+        np.testing.assert_allclose(
+            ours.arrays[f"{split}_probabilities"], theirs.arrays[f"{split}_probabilities"], atol=1e-4
+        )
+        assert (ours.arrays[f"{split}_decision"] == theirs.arrays[f"{split}_decision"]).mean() > 0.99
+
+
+@pytest.mark.parametrize(("multiclass", "penalty"), OBJECTIVES)
+@pytest.mark.parametrize("spread", [1e-1, 1e-4])
+def test_collapsed_features_are_fitted_to_the_tolerance(multiclass: str, penalty: str, spread: float) -> None:
+    """What a network trained to zero loss makes: each class nearly one point."""
+    train, labels, test = blobs(spread=spread)
+    result = fit(train, labels, test, multiclass=multiclass, penalty=penalty)
+    assert result.report["converged"] and result.report["gap"] <= 1e-6
+    assert (result.arrays["train_decision"] == labels).all()
+
+
+@given(seed=st.integers(0, 1000), scale=st.sampled_from([1e-3, 1.0, 1e3]), classes=st.integers(2, 6))
+@settings(max_examples=15, deadline=None)
+def test_every_fit_is_certified_and_every_row_a_distribution(seed: int, scale: float, classes: int) -> None:
+    train, _, test = blobs(n=60, classes=classes, seed=seed)
+    labels = np.random.default_rng(seed).integers(0, classes, 60)
+    for multiclass, penalty in OBJECTIVES:
+        result = fit(train * np.float32(scale), labels, test, classes, multiclass=multiclass, penalty=penalty)
+        assert 0 <= result.report["gap"] <= 1e-6
+        for split in ("train", "test"):
+            rows = result.arrays[f"{split}_probabilities"]
+            np.testing.assert_allclose(rows.sum(axis=1), 1, atol=1e-5)
+            assert rows.min() >= 0
+
+
+@given(seed=st.integers(0, 1000), C=st.sampled_from([1e-3, 1.0, 100.0]))
+@settings(max_examples=20, deadline=None)
+def test_the_gap_of_l1_bounds_the_distance_to_any_point(seed: int, C: float) -> None:
+    rng = np.random.default_rng(seed)
+    x, y = rng.standard_normal((40, 5)), np.where(rng.random(40) < 0.5, 1.0, -1.0)
+    y[:2] = (1, -1)
+    best = fit_lasso(torch.tensor(x), torch.tensor(y), C=C, tolerance=1e-8)
+    rows = torch.tensor(np.c_[x, np.ones(40)] * y[:, None])
+    anywhere = torch.tensor(rng.standard_normal(6) * rng.choice([0, 0.1, 1]))
+    objective, gap = evaluate(rows, anywhere, C)
+    assert objective - gap <= best.objective * (1 + 1e-12)
+    assert best.objective <= objective * (1 + 1e-8)
+
+
+def test_equal_calls_give_equal_bits_and_a_class_without_points_has_probability_zero() -> None:
+    train, labels, test = blobs()
+    labels = np.where(labels == 2, 5, labels)
+    first, second = (fit(train, labels, test, classes=7) for _ in range(2))
+    for name in first.arrays:
+        np.testing.assert_array_equal(first.arrays[name], second.arrays[name])
+    assert (first.arrays["test_probabilities"][:, [2, 4, 6]] == 0).all()
+    assert set(first.arrays["train_decision"]) <= {0, 1, 3, 5}
+
+
+def test_one_class_constant_features_and_pca() -> None:
+    train, labels, test = blobs()
+    single = fit(train, np.full(len(labels), 3), test)
+    assert (single.arrays["test_probabilities"][:, 3] == 1).all()
+    constant = fit(np.ones_like(train), labels, np.ones_like(test))
+    np.testing.assert_allclose(constant.arrays["test_probabilities"], 0.25, atol=1e-4)
+    reduced = fit(train, labels, test, pca=3, normalize=True)
+    assert reduced.arrays["coefficients"].shape == (4, 3)
+    assert reduced.arrays["pca_basis"].shape == (8, 3)
+
+
+@pytest.mark.parametrize(
+    ("change", "message"),
+    [
+        ({"labels": 9}, "lie outside 0 … 3"),
+        ({"value": np.nan}, "(?i)nan|finite"),
+        ({"options": {"penalty": "l1"}}, "set `multiclass: ovr`"),
+    ],
+)
+def test_bad_input_is_one_sentence(change: dict[str, Any], message: str) -> None:
+    train, labels, test = blobs()
+    if "labels" in change:
+        labels = np.where(labels == 0, change["labels"], labels)
+    if "value" in change:
+        train[5, 2] = change["value"]
+    with pytest.raises(UserError, match=message):
+        fit(train, labels, test, **change.get("options", {}))
+
+
+def test_a_fit_that_misses_its_tolerance_says_so() -> None:
+    train, labels, test = blobs(n=100)
+    result = fit(train, labels, test, tolerance=1e-300)
+    assert result.report["converged"] is False and result.report["gap"] > 1e-300
+
+
+def loss_and_entropy(train: torch.Tensor, labels: torch.Tensor, shares: torch.Tensor, fit: Any) -> tuple[float, float]:
+    """Return f of a fit and D of a dual point, straight from their definitions (C = 1)."""
+    scores = train @ fit.weights + fit.intercepts
+    primal = torch.nn.functional.cross_entropy(scores, labels, reduction="sum") + 0.5 * fit.weights.square().sum()
+    residual = shares - torch.nn.functional.one_hot(labels, shares.shape[1])
+    dual = -torch.xlogy(shares, shares).sum() - 0.5 * (train.T @ residual).square().sum()
+    return float(primal), float(dual)
+
+
+@given(seed=st.integers(0, 1000), noise=st.sampled_from([1e-3, 0.1, 1.0]), C=st.sampled_from([0.01, 1.0, 10.0]))
+@settings(max_examples=20, deadline=None)
+def test_no_model_is_nearer_to_the_optimum_than_its_softmax_gap_allows(seed: int, noise: float, C: float) -> None:
+    """The lower bound that comes with any model, its intercepts wrong as well, lies below the optimum."""
+    train, labels, _ = blobs(n=60, classes=3, seed=seed)
+    x, y = torch.tensor(train), torch.tensor(labels)
+    best = fit_softmax(x, y, 3, C=C, tolerance=1e-9)
+    rng = np.random.default_rng(seed)
+    weights = best.weights + noise * torch.tensor(rng.standard_normal(best.weights.shape))
+    intercepts = best.intercepts + noise * torch.tensor(rng.standard_normal(3))
+    objective, gap = evaluate_softmax(x, y, weights, intercepts, C)
+    assert objective * (1 - gap) <= best.objective * (1 + 1e-12)
+    assert best.objective <= objective * (1 + 1e-9)
+    assert gap > 0
+
+
+def test_the_certificate_of_unequal_sums_is_the_dual_of_the_mixed_point() -> None:
+    """A softmax whose column sums miss the labels' is mixed with a constant row: the bound then is at most its D."""
+    train, labels, _ = blobs(n=80, classes=3)
+    x, y = torch.tensor(train).double(), torch.tensor(labels)
+    problem = softmax.Problem.of(softmax.Points.of(x, single=False), y, 3, 3, 1.0)
+    generator = torch.Generator().manual_seed(0)
+    weights = 0.1 * torch.randn(8, 3, dtype=torch.float64, generator=generator)
+    weights -= weights.mean(1, keepdim=True)
+    state = problem.state(weights, torch.tensor([0.3, -0.2, 0.0], dtype=torch.float64))
+    gradient, sums = problem.gradient(state)
+    columns = sums + problem.counts
+    t = float((1 - problem.counts / columns).max())
+    assert t > 0.01
+    q = (problem.counts - (1 - t) * columns) / (t * len(y))
+    shares = (1 - t) * state.softmax + t * q
+    np.testing.assert_allclose(shares.sum(0), problem.counts)
+    centred = x - x.mean(0)
+    fit = softmax.SoftmaxFit(weights, state.intercepts, 0.0, 0.0, 0, 0)
+    primal, dual = loss_and_entropy(centred, y, shares, fit)
+    assert primal == pytest.approx(state.objective(1.0))
+    gap = softmax.certificate(problem, state, gradient, sums)
+    assert gap >= primal - dual - 1e-9 * primal
+    assert gap < 2 * (primal - dual)
+
+
+@pytest.mark.parametrize("kind", ["overlapping", "random labels", "collapsed", "badly scaled", "far from zero"])
+def test_float32_goes_first_and_float64_ends_at_the_same_optimum(kind: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    """What networks make of images, early and late, large enough here for the two precisions to be used."""
+    train, labels, _ = blobs(n=1500, d=40, classes=12, spread=1e-4 if kind == "collapsed" else 2.0)
+    if kind == "random labels":
+        labels = np.random.default_rng(1).integers(0, 12, len(labels))
+    if kind == "badly scaled":
+        train *= np.logspace(-3, 3, 40, dtype=np.float32)
+    if kind == "far from zero":
+        train += 1e3
+    x, y = torch.tensor(train), torch.tensor(labels)
+    double = fit_softmax(x, y, 12, tolerance=1e-8)
+    assert double.single == 0
+    monkeypatch.setattr(softmax, "SINGLE", 0)
+    monkeypatch.setitem(softmax.KEPT, "cpu", 0)
+    monkeypatch.setattr(softmax, "ROWS", 400)
+    mixed = fit_softmax(x, y, 12, tolerance=1e-6)
+    assert mixed.single > 0 and mixed.gap <= 1e-6 and double.gap <= 1e-8
+    assert double.objective * (1 - 1e-8) <= mixed.objective <= double.objective * (1 + 1e-6)
+    assert evaluate_softmax(x, y, mixed.weights, mixed.intercepts, 1.0)[1] <= 1.1e-6
+    centred = x.double() - x.double().mean(0)
+    shares = [
+        torch.softmax(centred @ fit.weights + fit.intercepts + x.double().mean(0) @ fit.weights, 1)
+        for fit in (mixed, double)
+    ]
+    assert float((shares[0] - shares[1]).abs().max()) < 0.02
+
+
+def test_a_hundred_classes_need_no_hessian_of_all_weights(monkeypatch: pytest.MonkeyPatch) -> None:
+    """The largest square matrix that is ever factorised has max(dimensions, classes) rows."""
+    sizes: list[int] = []
+    eigh = torch.linalg.eigh
+
+    def watched(matrix: torch.Tensor) -> Any:
+        sizes.append(len(matrix))
+        return eigh(matrix)
+
+    monkeypatch.setattr(torch.linalg, "eigh", watched)
+    rng = np.random.default_rng(0)
+    x, y = torch.tensor(rng.standard_normal((2000, 30))), torch.tensor(np.arange(2000) % 100)
+    fit = fit_softmax(x, y, 100)
+    assert fit.gap <= 1e-6 and set(sizes) == {30, 100}
+
+
+@pytest.mark.parametrize(("multiclass", "penalty"), OBJECTIVES)
+@pytest.mark.parametrize(
+    "kind", ["huge", "tiny", "overflowing", "one outlier", "equal columns", "few points", "constant column"]
+)
+def test_extreme_features_give_finite_probabilities_and_an_honest_flag(
+    multiclass: str, penalty: str, kind: str
+) -> None:
+    train, labels, test = blobs(n=60, d=6)
+    change: dict[str, Any] = {
+        "huge": lambda x: x * np.float32(1e5),
+        "tiny": lambda x: x * np.float32(1e-30),
+        "overflowing": lambda x: np.sign(x) * np.float32(3e38),
+        "one outlier": lambda x: np.where(np.arange(len(x))[:, None] == 3, np.float32(1e4), x),
+        "equal columns": lambda x: np.repeat(x[:, :1], 6, axis=1),
+        "few points": lambda x: x,
+        "constant column": lambda x: np.concatenate([x[:, 1:], np.full((len(x), 1), 7, np.float32)], axis=1),
+    }
+    train, test = change[kind](train), change[kind](test)
+    if kind == "few points":
+        train, labels = train[:4], labels[:4]
+    result = fit(train, labels, test, multiclass=multiclass, penalty=penalty)
+    for split in ("train", "test"):
+        rows = result.arrays[f"{split}_probabilities"]
+        assert np.isfinite(rows).all()
+        np.testing.assert_allclose(rows.sum(axis=1), 1, atol=1e-5)
+    assert np.isfinite(result.arrays["coefficients"]).all()
+    assert result.report["converged"] is bool(result.report["gap"] <= 1e-6)
+    if kind != "overflowing":
+        assert result.report["converged"]

@@ -1,0 +1,131 @@
+"""One run from nothing to the page, and what it leaves behind."""
+
+from __future__ import annotations
+
+import json
+import re
+from pathlib import Path
+
+import pandas as pd
+import pytest
+from project import Project
+
+pytestmark = pytest.mark.xdist_group("finished")
+
+RUNS = ("mlp8/true-labels", "wrn-10-1/true-labels", "mlp8/random-labels")
+
+
+def results(project: Project) -> Path:
+    return project.folder / "results" / "tiny"
+
+
+def test_every_figure_exists_in_three_forms_with_its_numbers(finished: Project) -> None:
+    for number in range(1, 8):
+        stem = results(finished) / "figures" / f"figure{number}"
+        assert stem.with_suffix(".pdf").read_bytes().startswith(b"%PDF")
+        assert stem.with_suffix(".png").read_bytes().startswith(b"\x89PNG")
+        assert len(pd.read_csv(stem.with_suffix(".csv"))) > 0
+
+
+def test_a_figure_without_its_runs_says_which_are_missing(finished: Project) -> None:
+    facts = json.loads((results(finished) / "figures" / "figure7.json").read_text())
+    assert facts["missing"]
+    assert "digits" in facts["missing"][0] and "overfit" in facts["missing"][0]
+
+
+def test_the_measures_have_every_row(finished: Project) -> None:
+    table = pd.read_parquet(results(finished) / "measures" / "measures.parquet")
+    models, splits = 4, 2
+    steps = {"mlp8/true-labels": 4, "wrn-10-1/true-labels": 3, "mlp8/random-labels": 3}
+    hidden = {"wrn-10-1/true-labels": 5}
+    for run in RUNS:
+        architecture, labels = run.split("/")
+        rows = table[(table.architecture == architecture) & (table.labels == labels)]
+        assert len(rows) == (steps[run] + hidden.get(run, 0)) * models * splits - hidden.get(run, 0) * splits, run
+    fitted = table[table.model != "dnn"]
+    assert fitted.d_kl.ge(0).all() and fitted.p_same.between(0, 1).all() and fitted.converged.all()
+    assert (table[table.model == "svm"].accuracy == table[table.model == "svm"].accuracy_decision).all()
+
+
+def test_random_labels_are_learned_by_nobody_on_the_test_set(finished: Project) -> None:
+    table = pd.read_parquet(results(finished) / "measures" / "measures.parquet")
+    final = table[(table.labels == "random-labels") & (table.split == "test") & (table.step == 20)]
+    assert (final.accuracy < 0.25).all()
+    final = table[
+        (table.labels == "true-labels") & (table.split == "test") & (table.step == 30) & (table.model == "knn")
+    ]
+    assert (final.accuracy > 0.5).all()
+
+
+def test_every_result_has_provenance_and_every_digest_fits(finished: Project) -> None:
+    done = finished.python("workflow/scripts/verify.py", "results/tiny")
+    assert done.returncode == 0, done.stdout
+    assert re.search(r"^\d+ results checked, every digest fits$", done.stdout, re.MULTILINE)
+    for path in results(finished).rglob("*.provenance.json"):
+        record = json.loads(path.read_text())
+        assert {"spec", "code", "git", "inputs", "results", "libraries", "threads", "wall_seconds"} <= record.keys()
+        assert str(finished.folder) not in path.read_text()
+
+
+def test_verify_names_what_was_altered(finished: Project) -> None:
+    altered = next(results(finished).rglob("logits/steps*/*_test.npy"))
+    before = altered.read_bytes()
+    try:
+        altered.write_bytes(before[:-1] + bytes([before[-1] ^ 1]))
+        done = finished.python("workflow/scripts/verify.py", "results/tiny")
+        assert done.returncode == 1 and altered.name in done.stdout and "damaged" in done.stdout
+    finally:
+        altered.write_bytes(before)
+
+
+def test_the_state_of_finished_jobs_is_cleared_away(finished: Project) -> None:
+    left = [path for path in results(finished).rglob(".state/**/*") if path.is_file() and path.suffix != ".lock"]
+    assert left == []
+    assert not list(results(finished).rglob("*.part"))
+
+
+def test_the_page_holds_everything_in_itself(finished: Project) -> None:
+    page = (results(finished) / "report.html").read_text()
+    assert len(re.findall(r'<img src="data:image/png', page)) == 9
+    assert not re.findall(r'(?:src|href)="(?!data:|#)', page)
+    assert len(re.findall(r"<img [^>]*alt=\"[^\"]{20,}\"", page)) == 9
+    assert "<script" not in page
+
+
+def test_snakemakes_own_report_is_built(finished: Project) -> None:
+    finished.snakemake("--report", "snakemake-report.html")
+    assert (finished.folder / "snakemake-report.html").stat().st_size > 100_000
+
+
+def test_every_stage_logs_to_its_own_file(finished: Project) -> None:
+    logs = {path.parent.name for path in results(finished).glob("logs/*/*.log") if path.stat().st_size}
+    assert logs >= {"prepare", "labels", "train", "features", "probes", "measures", "figures", "claims"}
+
+
+def test_results_travel_without_weights_and_are_drawn_there(finished: Project, project: Project) -> None:
+    packed = finished.python("workflow/scripts/archive.py", "pack", "results/tiny", "tiny.tar.gz")
+    assert packed.returncode == 0, packed.stderr
+    archive = finished.folder / "tiny.tar.gz"
+    done = project.python("workflow/scripts/archive.py", "unpack", str(archive))
+    assert done.returncode == 0, done.stderr
+    assert not list(results(project).rglob("*.npy")) and not list(results(project).rglob("*.pt"))
+    assert project.planned() == set()
+    again = project.planned("--forcerun", "figure", "claims")
+    assert {job[0] for job in again} == {"figure", "claims", "report"}
+    project.snakemake("results/tiny/figures/figure1.pdf", "--cores", "1", "--forcerun", "figure", "claims")
+    made, original = ((results(p) / "figures" / "figure1.png").read_bytes() for p in (project, finished))
+    assert made == original
+    assert project.python("workflow/scripts/verify.py", "results/tiny").returncode == 0
+
+
+@pytest.mark.parametrize("name", ["../outside.txt", "/tmp/outside.txt", "workflow/scripts/train.py", "results/../x"])
+def test_an_archive_that_reaches_outside_is_refused(project: Project, tmp_path: Path, name: str) -> None:
+    import tarfile
+
+    victim = tmp_path / "victim"
+    victim.write_text("evil")
+    with tarfile.open(tmp_path / "evil.tar.gz", "w:gz") as tar:
+        tar.add(victim, arcname=name)
+    done = project.python("workflow/scripts/archive.py", "unpack", str(tmp_path / "evil.tar.gz"))
+    assert done.returncode == 1 and "no plain file below results/" in done.stderr
+    assert not (project.folder / "results").exists()

@@ -1,0 +1,78 @@
+"""Configuration or code edited while a run is in flight never mixes old and new."""
+
+from __future__ import annotations
+
+import json
+import subprocess
+import time
+from pathlib import Path
+
+import pytest
+from project import Project, same_results
+
+pytestmark = [
+    pytest.mark.skip(reason="written, not yet seen to pass"),
+    pytest.mark.slow,
+    pytest.mark.xdist_group("finished"),
+]
+#: Runs every job through a new Snakemake that parses the workflow again, as a cluster's node does.
+REMOTE = (
+    *("--executor", "cluster-generic", "--cluster-generic-submit-cmd", "sh -c '\"$0\" > /dev/null 2>&1 & echo $!'"),
+    *("--cluster-generic-status-cmd", "./status.sh", "--jobs", "2", "--latency-wait", "10", "--retries", "0"),
+)
+STATUS = """#!/bin/sh
+# A job that runs is running; how one ended, Snakemake reads off the marks that the job leaves.
+kill -0 "$1" 2>/dev/null && echo running || echo success
+"""
+
+
+def start(project: Project) -> subprocess.Popen:
+    status = project.folder / "status.sh"
+    status.write_text(STATUS)
+    status.chmod(0o755)
+    return project.start(*REMOTE, "--max-status-checks-per-second", "5")
+
+
+def wait_until(path: Path, child: subprocess.Popen) -> None:
+    while child.poll() is None and not path.exists():
+        time.sleep(0.1)
+    assert path.exists()
+
+
+def test_a_configuration_edited_in_flight_is_not_used(finished: Project, project: Project) -> None:
+    child = start(project)
+    wait_until(project.folder / "results/tiny/digits/store/store.json", child)
+    text = (project.folder / "tiny.yaml").read_text()
+    (project.folder / "tiny.yaml").write_text(text.replace("batch_size: 50", "batch_size: 40"))
+    output, _ = child.communicate()
+    assert child.returncode == 0, output
+    for path in (project.folder / "results").rglob("training.provenance.json"):
+        if path.parent.name.startswith("seed"):
+            assert json.loads(path.read_text())["spec"]["training"]["batch_size"] == 50
+    same_results(project, finished)
+    assert {job[0] for job in project.planned()} >= {"train"}
+    (project.folder / "tiny.yaml").write_text(text)
+    assert project.planned() == set()
+
+
+def test_code_edited_in_flight_stops_the_jobs_and_says_so(project: Project) -> None:
+    child = start(project)
+    wait_until(project.folder / "results/tiny/digits/store/store.json", child)
+    path = project.folder / "workflow/scripts/dnn_or_knn/training.py"
+    path.write_text(path.read_text() + "\nX = 1\n")
+    child.communicate()
+    assert child.returncode
+    logs = "".join(p.read_text() for p in (project.folder / ".snakemake" / "log").glob("*.log"))
+    logs += "".join(p.read_text() for p in (project.folder / "results").rglob("*.log"))
+    for manifest in (project.folder / "results").rglob("seed0/training.provenance.json"):
+        assert "X" not in json.loads(manifest.read_text())["spec"]
+
+
+def test_code_edited_under_a_local_run_stops_the_jobs_and_says_so(project: Project) -> None:
+    child = project.start("--cores", "1", "--retries", "0")
+    wait_until(project.folder / "results/tiny/digits/store/store.json", child)
+    path = project.folder / "workflow/scripts/dnn_or_knn/measures.py"
+    path.write_text(path.read_text() + "\nX = 1\n")
+    output, _ = child.communicate()
+    assert child.returncode
+    assert "the code of this job changed after Snakemake started; run again" in output

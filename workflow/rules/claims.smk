@@ -1,0 +1,117 @@
+# The paper's claims, checked, and the page that shows everything.
+# needs: the experiment's measures, all figures, the provenance of every stage
+# makes: claims/claims.{json,csv,md,pdf,png}   a verdict for each of the nine claims
+#        claims/choices.{json,csv,md,pdf,png}  the verdicts again for each choice, if the configuration has any
+#        report.html                           one page that opens from disk
+
+CLAIMS = f"{RESULTS}/claims"
+
+
+rule claims:
+    input:
+        measures=f"{MEASURES}/measures.json",
+        tables=ancient(
+            multiext(
+                f"{MEASURES}/", "measures.parquet", "replicates.parquet", "runs.csv"
+            )
+        ),
+    output:
+        multiext(f"{CLAIMS}/claims", ".csv", ".md", ".pdf", ".png", ".provenance.json"),
+        manifest=f"{CLAIMS}/claims.json",
+    log:
+        f"{RESULTS}/logs/claims/claims.log",
+    conda:
+        "../../envs/pipeline.yaml"
+    params:
+        spec=jobs.claims,
+        measures=subpath(input.measures, parent=True),
+        folder=subpath(output.manifest, parent=True),
+    shell:
+        "python workflow/scripts/claims.py --spec {params.spec:q} --measures {params.measures:q} --output {params.folder:q}"
+        " --threads {threads} --log {log:q}"
+
+
+rule beside:
+    input:
+        measures=f"{MEASURES}/measures.json",
+        tables=ancient(multiext(f"{MEASURES}/", "measures.parquet", "runs.csv")),
+    output:
+        multiext(f"{CLAIMS}/beside", ".csv", ".md", ".provenance.json"),
+        manifest=f"{CLAIMS}/beside.json",
+    log:
+        f"{RESULTS}/logs/claims/beside.log",
+    conda:
+        "../../envs/pipeline.yaml"
+    params:
+        spec=jobs.beside,
+        measures=subpath(input.measures, parent=True),
+        folder=subpath(output.manifest, parent=True),
+    shell:
+        "python workflow/scripts/beside.py --spec {params.spec:q} --measures {params.measures:q} --output {params.folder:q}"
+        " --threads {threads} --log {log:q}"
+
+
+rule choices:
+    input:
+        measures=f"{MEASURES}/measures.json",
+        tables=ancient(
+            multiext(
+                f"{MEASURES}/", "measures.parquet", "replicates.parquet", "runs.csv"
+            )
+        ),
+    output:
+        multiext(f"{CLAIMS}/choices", ".csv", ".md", ".pdf", ".png", ".provenance.json"),
+        manifest=f"{CLAIMS}/choices.json",
+    log:
+        f"{RESULTS}/logs/claims/choices.log",
+    conda:
+        "../../envs/pipeline.yaml"
+    params:
+        spec=jobs.choices,
+        measures=subpath(input.measures, parent=True),
+        folder=subpath(output.manifest, parent=True),
+    shell:
+        "python workflow/scripts/choices.py --spec {params.spec:q} --measures {params.measures:q} --output {params.folder:q}"
+        " --threads {threads} --log {log:q}"
+
+
+rule report:
+    input:
+        claims=f"{CLAIMS}/claims.json",
+        beside=f"{CLAIMS}/beside.json",
+        choices=[f"{CLAIMS}/choices.json"] if jobs.config["choices"] else [],
+        figures=expand(f"{FIGURES}/figure{{figure}}.json", figure=range(1, 8)),
+        training=f"{FIGURES}/training.json",
+        measures=f"{MEASURES}/measures.json",
+        tables=ancient(multiext(f"{MEASURES}/", "measures.parquet", "runs.csv")),
+        pictures=ancient(
+            [
+                *multiext(f"{CLAIMS}/claims", ".csv", ".png"),
+                f"{CLAIMS}/beside.md",
+                *expand(
+                    f"{FIGURES}/{{name}}.{{kind}}",
+                    name=FIGURE_NAMES,
+                    kind=["csv", "png"],
+                ),
+            ]
+        ),
+    output:
+        page=report(
+            f"{RESULTS}/report.html",
+            category="The page",
+            caption="../captions/report.rst",
+        ),
+        manifest=f"{RESULTS}/report.json",
+        provenance=f"{RESULTS}/report.provenance.json",
+    log:
+        f"{RESULTS}/logs/claims/report.log",
+    conda:
+        "../../envs/pipeline.yaml"
+    resources:
+        overlays=OVERLAYS,
+    params:
+        spec=jobs.report,
+        results=subpath(output.page, parent=True),
+    shell:
+        "python workflow/scripts/report.py --spec {params.spec:q} --results {params.results:q} --output {output.page:q}"
+        " --choices {input.choices:q} --overlays={resources.overlays:q} --threads {threads} --log {log:q}"

@@ -1,0 +1,41 @@
+# Layer feature dumps, one job per shard of a run's evaluations.
+# needs: the run's weights, the data set's store, the run's labels
+# makes: <run>/features/<shard>   embeddings (or, at the last step, every other probe point) of all images, float32
+#        <run>/logits/<shard>     the network's outputs for the same images
+
+
+rule features:
+    input:
+        store=f"{STORE}/store.json",
+        labels=f"{LABELS}/labels.json",
+        training=f"{RUN}/training.json",
+        arrays=ancient(STORE_ARRAYS + LABEL_ARRAYS),
+        checkpoints=ancient(f"{RUN}/checkpoints"),
+    output:
+        features=KEEP_FEATURES(directory(f"{RUN}/features/{{shard}}")),
+        logits=directory(f"{RUN}/logits/{{shard}}"),
+        manifest=f"{RUN}/features/{{shard}}.json",
+        provenance=f"{RUN}/features/{{shard}}.provenance.json",
+    log:
+        f"{RESULTS}/logs/features/{{dataset}}-{{architecture}}-{{labels}}-seed{{seed}}-{{shard}}.log",
+    retries: 2
+    conda:
+        "../../envs/pipeline.yaml"
+    threads: jobs.config["jobs"]["train_threads"]
+    resources:
+        gpu=GPUS,
+        device=DEVICE,
+        batch=BATCH,
+        mem_mb=lambda wildcards, attempt: 8000 * attempt,
+        runtime=lambda wildcards, attempt: f"{2 * attempt}h",
+    params:
+        spec=jobs.features,
+        store=subpath(input.store, parent=True),
+        labels=subpath(input.labels, parent=True),
+        state=subpath(input.training, parent=True),
+    shell:
+        "DNN_OR_KNN_GPUS={resources.gpu} python workflow/scripts/features.py --spec {params.spec:q} --store {params.store:q}"
+        " --labels {params.labels:q} --training {input.training:q} --checkpoints {input.checkpoints:q}"
+        " --features {output.features:q} --logits {output.logits:q} --manifest {output.manifest:q}"
+        " --state {params.state:q}/.state/features-{wildcards.shard} --batch-size {resources.batch}"
+        " --device {resources.device} --threads {threads} --log {log:q}"

@@ -1,0 +1,58 @@
+# Figures 1 to 7 of the paper, and the training curves.
+# needs: the experiment's measures; for figure 4 (g) the network's own list of layers; the runs' histories
+# makes: figures/figure<n>.{pdf,png}   and the numbers that each panel shows, figure<n>.csv
+
+FIGURES = f"{RESULTS}/figures"
+
+
+rule figure:
+    input:
+        measures=f"{MEASURES}/measures.json",
+        tables=ancient(multiext(f"{MEASURES}/", "measures.parquet", "runs.csv")),
+        training=jobs.diagram,
+    output:
+        multiext(f"{FIGURES}/figure{{figure}}", ".pdf", ".csv", ".provenance.json"),
+        picture=report(
+            f"{FIGURES}/figure{{figure}}.png",
+            category="Figures",
+            caption="../captions/figure.rst",
+            labels={"figure": "{figure}"},
+        ),
+        manifest=f"{FIGURES}/figure{{figure}}.json",
+    log:
+        f"{RESULTS}/logs/figures/figure{{figure}}.log",
+    wildcard_constraints:
+        figure="[1-7]",
+    conda:
+        "../../envs/pipeline.yaml"
+    params:
+        spec=jobs.figure,
+        measures=subpath(input.measures, parent=True),
+        prefix=subpath(output.manifest, strip_suffix=".json"),
+    shell:
+        "python workflow/scripts/figure.py --spec {params.spec:q} --measures {params.measures:q} --training {input.training:q}"
+        " --output {params.prefix:q} --threads {threads} --log {log:q}"
+
+
+rule curves:
+    input:
+        history=jobs.of_runs("history.csv"),
+    output:
+        multiext(f"{FIGURES}/training", ".pdf", ".csv", ".provenance.json"),
+        picture=report(
+            f"{FIGURES}/training.png",
+            category="Training",
+            caption="../captions/training.rst",
+        ),
+        manifest=f"{FIGURES}/training.json",
+    log:
+        f"{RESULTS}/logs/figures/training.log",
+    conda:
+        "../../envs/pipeline.yaml"
+    params:
+        spec=jobs.curves,
+        results=subpath(output.manifest, ancestor=2),
+        prefix=subpath(output.manifest, strip_suffix=".json"),
+    shell:
+        "python workflow/scripts/curves.py --spec {params.spec:q} --results {params.results:q} --output {params.prefix:q}"
+        " --threads {threads} --log {log:q}"

@@ -1,0 +1,73 @@
+# Measures: accuracy, P_SAME, D_KL, bootstrap replicates.
+# needs: the outputs of the network and of all probes at every evaluation of a run
+# makes: <run>/measures   one tidy table per run
+#        measures/        one per experiment
+
+MEASURES = f"{RESULTS}/measures"
+
+
+rule measures:
+    input:
+        store=f"{STORE}/store.json",
+        labels=f"{LABELS}/labels.json",
+        training=f"{RUN}/training.json",
+        features=jobs.of_run("features/{shard}.json"),
+        probes=jobs.of_run("probes/{probe}/{shard}.json"),
+        history=ancient(f"{RUN}/history.csv"),
+        arrays=ancient(STORE_ARRAYS + LABEL_ARRAYS),
+        logits=ancient(jobs.of_run("logits/{shard}")),
+        outputs=ancient(jobs.of_run("probes/{probe}/{shard}")),
+    output:
+        multiext(
+            f"{RUN}/measures/",
+            "measures.parquet",
+            "measures.csv",
+            "replicates.parquet",
+            "measures.provenance.json",
+        ),
+        manifest=f"{RUN}/measures/measures.json",
+    log:
+        f"{RESULTS}/logs/measures/{{dataset}}-{{architecture}}-{{labels}}-seed{{seed}}.log",
+    conda:
+        "../../envs/pipeline.yaml"
+    threads: jobs.config["jobs"]["probe_threads"]
+    resources:
+        mem_mb=lambda wildcards, attempt: 8000 * attempt,
+        runtime="2h",
+    params:
+        spec=jobs.measures,
+        store=subpath(input.store, parent=True),
+        labels=subpath(input.labels, parent=True),
+        run=subpath(input.training, parent=True),
+        folder=subpath(output.manifest, parent=True),
+    shell:
+        "python workflow/scripts/measures.py --spec {params.spec:q} --store {params.store:q} --labels {params.labels:q}"
+        " --run {params.run:q} --history {input.history:q} --output {params.folder:q} --threads {threads} --log {log:q}"
+
+
+rule collect:
+    input:
+        manifests=jobs.of_runs("measures/measures.json"),
+        tables=ancient(jobs.of_runs("measures/measures.parquet")),
+        replicates=ancient(jobs.of_runs("measures/replicates.parquet")),
+    output:
+        multiext(
+            f"{MEASURES}/",
+            "measures.parquet",
+            "measures.csv",
+            "replicates.parquet",
+            "runs.csv",
+            "measures.provenance.json",
+        ),
+        manifest=f"{MEASURES}/measures.json",
+    log:
+        f"{RESULTS}/logs/measures/collect.log",
+    conda:
+        "../../envs/pipeline.yaml"
+    params:
+        spec=jobs.collect,
+        results=subpath(output.manifest, ancestor=2),
+        folder=subpath(output.manifest, parent=True),
+    shell:
+        "python workflow/scripts/collect.py --spec {params.spec:q} --results {params.results:q} --output {params.folder:q}"
+        " --threads {threads} --log {log:q}"

@@ -1,0 +1,60 @@
+# Data set preparation.
+# needs: the data set (bundled, downloaded, or an existing copy under data.root)
+# makes: <dataset>/store                     images and labels as arrays, once per data set
+#        <dataset>/labels/<labels>/seed<k>   which images a run is trained on, and with which labels
+
+STORE = f"{RESULTS}/{{dataset}}/store"
+LABELS = f"{RESULTS}/{{dataset}}/labels/{{labels}}/seed{{seed}}"
+STORE_ARRAYS = [
+    f"{STORE}/{split}_{what}.npy"
+    for split in ("train", "test")
+    for what in ("images", "labels")
+]
+LABEL_ARRAYS = [f"{LABELS}/{what}.npy" for what in ("indices", "labels")]
+
+
+localrules:
+    labels,
+
+
+rule prepare:
+    output:
+        arrays=STORE_ARRAYS,
+        manifest=f"{STORE}/store.json",
+        provenance=f"{STORE}/store.provenance.json",
+    log:
+        f"{RESULTS}/logs/prepare/{{dataset}}.log",
+    conda:
+        "../../envs/pipeline.yaml"
+    resources:
+        root=ROOT,
+        download=DOWNLOAD,
+        mem_mb=4000,
+        runtime="1h",
+    params:
+        spec=jobs.prepare,
+        store=subpath(output.manifest, parent=True),
+    shell:
+        "python workflow/scripts/prepare.py --spec {params.spec:q} --root {resources.root:q} --{resources.download}"
+        " --store {params.store:q} --threads {threads} --log {log:q}"
+
+
+rule labels:
+    input:
+        store=f"{STORE}/store.json",
+        arrays=ancient(STORE_ARRAYS),
+    output:
+        arrays=LABEL_ARRAYS,
+        manifest=f"{LABELS}/labels.json",
+        provenance=f"{LABELS}/labels.provenance.json",
+    log:
+        f"{RESULTS}/logs/labels/{{dataset}}-{{labels}}-seed{{seed}}.log",
+    conda:
+        "../../envs/pipeline.yaml"
+    params:
+        spec=jobs.labels,
+        store=subpath(input.store, parent=True),
+        folder=subpath(output.manifest, parent=True),
+    shell:
+        "python workflow/scripts/labels.py --spec {params.spec:q} --store {params.store:q}"
+        " --output {params.folder:q} --threads {threads} --log {log:q}"

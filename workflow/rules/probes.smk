@@ -1,0 +1,41 @@
+# Probe fits (k-NN, linear SVM, logistic regression), one job per probe and shard.
+# needs: a shard's features, the labels that the network was trained on
+# makes: <run>/probes/<probe>/<shard>        neighbours, or probabilities and coefficients, of every evaluation
+#        <run>/probes/<probe>/<shard>.json   how far from the optimum each fit is
+
+
+rule probe:
+    input:
+        store=f"{STORE}/store.json",
+        labels=f"{LABELS}/labels.json",
+        features=f"{RUN}/features/{{shard}}.json",
+        arrays=ancient(STORE_ARRAYS + LABEL_ARRAYS),
+        folder=ancient(f"{RUN}/features/{{shard}}"),
+    output:
+        folder=directory(f"{RUN}/probes/{{probe}}/{{shard}}"),
+        manifest=f"{RUN}/probes/{{probe}}/{{shard}}.json",
+        provenance=f"{RUN}/probes/{{probe}}/{{shard}}.provenance.json",
+    log:
+        f"{RESULTS}/logs/probes/{{dataset}}-{{architecture}}-{{labels}}-seed{{seed}}-{{probe}}-{{shard}}.log",
+    # Before further extractions, so that features wait on disk as briefly as possible.
+    priority: 10
+    retries: 2
+    conda:
+        "../../envs/pipeline.yaml"
+    threads: jobs.config["jobs"]["probe_threads"]
+    resources:
+        gpu=GPUS,
+        device=DEVICE,
+        mem_mb=lambda wildcards, attempt: 8000 * attempt,
+        runtime=lambda wildcards, attempt: f"{2 * attempt}h",
+    params:
+        spec=jobs.probe,
+        store=subpath(input.store, parent=True),
+        labels=subpath(input.labels, parent=True),
+        state=subpath(output.manifest, ancestor=3),
+    shell:
+        "DNN_OR_KNN_GPUS={resources.gpu} python workflow/scripts/probe.py --spec {params.spec:q} --store {params.store:q}"
+        " --labels {params.labels:q} --features-manifest {input.features:q} --features {input.folder:q}"
+        " --output {output.folder:q} --manifest {output.manifest:q}"
+        " --state {params.state:q}/.state/probe-{wildcards.probe}-{wildcards.shard}"
+        " --device {resources.device} --threads {threads} --log {log:q}"

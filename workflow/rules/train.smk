@@ -1,0 +1,38 @@
+# Training, one job per run: (architecture, data set, labels, seed).
+# needs: the data set's store, the run's labels
+# makes: <run>/checkpoints     weights at every kept evaluation step, step 0 included
+#        <run>/training.json   what was trained, digests of the weights; history.csv beside it
+
+
+rule train:
+    input:
+        store=f"{STORE}/store.json",
+        labels=f"{LABELS}/labels.json",
+        arrays=ancient(STORE_ARRAYS + LABEL_ARRAYS),
+    output:
+        checkpoints=directory(f"{RUN}/checkpoints"),
+        manifest=f"{RUN}/training.json",
+        history=f"{RUN}/history.csv",
+        provenance=f"{RUN}/training.provenance.json",
+    log:
+        f"{RESULTS}/logs/train/{{dataset}}-{{architecture}}-{{labels}}-seed{{seed}}.log",
+    retries: 2
+    conda:
+        "../../envs/pipeline.yaml"
+    threads: jobs.config["jobs"]["train_threads"]
+    resources:
+        gpu=GPUS,
+        device=DEVICE,
+        save_every=SAVE_EVERY,
+        mem_mb=lambda wildcards, attempt: 8000 * attempt,
+        runtime=lambda wildcards, attempt: f"{12 * attempt}h",
+    params:
+        spec=jobs.train,
+        store=subpath(input.store, parent=True),
+        labels=subpath(input.labels, parent=True),
+        state=subpath(output.manifest, parent=True),
+    shell:
+        "DNN_OR_KNN_GPUS={resources.gpu} python workflow/scripts/train.py --spec {params.spec:q} --store {params.store:q}"
+        " --labels {params.labels:q} --checkpoints {output.checkpoints:q} --manifest {output.manifest:q}"
+        " --history {output.history:q} --state {params.state:q}/.state/train --save-every {resources.save_every}"
+        " --device {resources.device} --threads {threads} --log {log:q}"

@@ -1,0 +1,128 @@
+"""Judge the paper's nine claims on an experiment's measures."""
+
+from __future__ import annotations
+
+import argparse
+import sys
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from dnn_or_knn import cli, files
+
+if TYPE_CHECKING:
+    import pandas as pd
+
+EPILOG = """
+Specification:
+  claims         {threshold: value}: what differs from the defaults (docs/claims.md)
+  architectures  from shallow to deep
+  datasets       in the order of the figures
+  labels         {"true", "random", "random_layers" (optional), "overfit"}: the label set of each kind of run
+  architecture   the network of figures 4 to 7
+  probes         names of the probes; "knn", "svm" and "lr" are judged
+  roles          {"knn": name, ...} (optional): the probes that are judged in their place
+  divergence     "d_kl" (default) or "d_kl_column"
+"""
+ROLES = ("knn", "svm", "lr")
+COLUMNS = [
+    *("claim", "part", "cell", "value", "low", "high", "relation", "threshold", "unit", "verdict", "decides", "seeds"),
+    "note",
+]
+
+
+def main(args: argparse.Namespace) -> None:
+    """Write claims.pdf, .png, .csv and .md, and last claims.json with every effect and verdict."""
+    import pandas as pd
+    from dnn_or_knn import claims, effects, provenance, tables
+    from dnn_or_knn.study import Study, check_thresholds
+
+    spec = args.spec
+    check_thresholds(spec.get("claims", {}))
+    manifest = files.read_json(args.measures / tables.MANIFEST)
+    files.check(args.measures, manifest["files"], [tables.MEASURES, tables.REPLICATES, tables.RUNS])
+    study = Study(
+        data=effects.read(args.measures),
+        architectures=spec["architectures"],
+        datasets=spec["datasets"],
+        labels=spec["labels"],
+        architecture=spec["architecture"],
+        probes=spec.get("roles") or {name: name for name in ROLES if name in spec["probes"]},
+        thresholds=spec.get("claims", {}),
+        divergence=spec.get("divergence", "d_kl"),
+    )
+    judged = claims.judge(study)
+    table = pd.DataFrame([effect for claim in judged for effect in claim["effects"]], columns=COLUMNS)
+    picture(judged, table, args.output / "claims")
+    files.write_text(args.output / "claims.md", markdown(judged))
+    written = [f"claims.{kind}" for kind in ("csv", "md", "pdf", "png")]
+    files.write_json(args.output / "claims.json", {"claims": judged, "files": files.listing(args.output, written)})
+    for claim in judged:
+        cli.log.info("claim %d: %s - %s", claim["claim"], verdict(claim), claim["title"])
+    provenance.write(
+        args.output / "claims.provenance.json",
+        args,
+        inputs=[args.measures / tables.MANIFEST],
+        results=[args.output / "claims.json"],
+    )
+
+
+def picture(judged: list[dict[str, Any]], table: pd.DataFrame, prefix: Path) -> None:
+    """Write the figure, and beside it the table of what it shows."""
+    from dnn_or_knn import plotting
+    from dnn_or_knn.forest import draw
+
+    style = plotting.style({})
+    with plotting.applied(style):
+        plotting.save(draw(judged, style), prefix, table, dpi=style["dpi"])
+
+
+def verdict(claim: dict[str, Any]) -> str:
+    """Return a verdict in words; one seed is said to be one run."""
+    return claim["verdict"] + (" (one run)" if claim["one_run"] else "")
+
+
+def markdown(judged: list[dict[str, Any]]) -> str:
+    """Return the verdicts as one table, and every effect of each claim below it."""
+    lines = ["# The paper's claims", "", "| claim | verdict | effects that support it | fails or cannot be told |"]
+    lines.append("|---|---|---|---|")
+    for claim in judged:
+        named = "; ".join(claim["failing"] or claim["untold"]) or "–"
+        count = f"{claim['supported']} of {claim['deciding']}"
+        lines.append(f"| {claim['claim']}. {claim['title']} | **{verdict(claim)}** | {count} | {named} |")
+    for claim in judged:
+        lines += ["", f"## {claim['claim']}. {claim['title']}: {verdict(claim)}", "", claim["statement"], ""]
+        lines += [f"Rule: {claim['rule']}", "", f"Intervals: {claim['interval']}.", ""]
+        lines += [
+            "| part | cell | effect | interval | supports if | verdict | remark |",
+            "|---|---|---|---|---|---|---|",
+        ]
+        for effect in claim["effects"]:
+            lines.append(f"| {' | '.join(row(effect))} |")
+    return "\n".join(lines) + "\n"
+
+
+def row(effect: dict[str, Any]) -> list[str]:
+    """Return one effect as the cells of a table."""
+    number, limits = "–", "–"
+    if effect["value"] is not None:
+        number = f"{effect['value']:.4g} {effect['unit']}".strip()
+        limits = f"{effect['low']:.4g} … {effect['high']:.4g}"
+    rule = (
+        f"within ±{effect['threshold']:g}"
+        if effect["relation"] == "within"
+        else f"{effect['relation']} {effect['threshold']:g}"
+    )
+    found = effect["verdict"] if effect["decides"] else f"({effect['verdict']}; reported only)"
+    return [effect["part"], effect["cell"], number, limits, rule, found, effect["note"] or "–"]
+
+
+def options() -> argparse.ArgumentParser:
+    """Return the command line."""
+    parser = cli.parser(f"{__doc__}\n{EPILOG}")
+    parser.add_argument("--measures", type=Path, required=True, help="folder of the experiment's tables")
+    parser.add_argument("--output", type=Path, required=True, help="folder for the verdicts")
+    return parser
+
+
+if __name__ == "__main__":
+    sys.exit(cli.run(main, options()))

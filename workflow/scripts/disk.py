@@ -1,0 +1,72 @@
+"""Print what an experiment will need on disk: weights, features, what each probe keeps.
+
+python workflow/scripts/disk.py [--configfile config/demo.yaml]
+"""
+
+from __future__ import annotations
+
+import argparse
+import sys
+from collections import Counter
+from typing import Any
+
+from dnn_or_knn import experiment
+from dnn_or_knn.config import load_overlays
+from dnn_or_knn.errors import UserError
+from dnn_or_knn.registry import DATASETS
+
+#: Training and test images of the data sets whose size is known before they are prepared.
+IMAGES = {"digits": (1438, 359), "mnist": (60_000, 10_000), "cifar10": (50_000, 10_000), "cifar100": (50_000, 10_000)}
+FLOAT = 4
+
+
+def needs(run: experiment.Run, probes: dict[str, Any]) -> Counter[str]:
+    """Return the bytes that one run writes, by kind, from the network built without memory for its weights."""
+    import torch
+    from dnn_or_knn import networks
+
+    entry = DATASETS[run.dataset]
+    with torch.device("meta"):
+        network = networks.create(run.network, **{key: entry[key] for key in ("channels", "size", "classes")})
+    weights = sum(tensor.numel() * tensor.element_size() for tensor in network.state_dict().values())
+    points: Any = network.probe_points
+    dimensions = [point.dimensions for point in points]
+    train, test = IMAGES[run.dataset]
+    train = min(train, run.subset["count"]) if run.subset else train
+    images, count, classes = train + test, len(run.checkpoints), entry["classes"]
+    evaluations = count + (len(dimensions) - 1 if run.layers == "all" else 0)
+    kept = sum(
+        images * (options["k_max"] * 12 if options["kind"] == "knn" else classes * FLOAT) for options in probes.values()
+    )
+    return Counter(
+        {
+            "weights": count * weights,
+            "features": images
+            * FLOAT
+            * (count * dimensions[-1] + (sum(dimensions[:-1]) if run.layers == "all" else 0)),
+            "logits": images * FLOAT * classes * count,
+            "probes": evaluations * kept,
+        }
+    )
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--configfile", nargs="+", default=[], help="overlays, as given to snakemake")
+    made = experiment.create(load_overlays("config.yaml", *parser.parse_args().configfile))
+    total: Counter[str] = Counter()
+    print(f"{'run':44}" + "".join(f"{kind:>10}" for kind in ("weights", "features", "logits", "probes")) + "   (GB)")
+    for path, run in made.runs.items():
+        found = needs(run, made.config["probes"])
+        total += found
+        print(f"{path:44}" + "".join(f"{value / 1e9:10.2f}" for value in found.values()))
+    print(f"{'all':44}" + "".join(f"{total[kind] / 1e9:10.2f}" for kind in ("weights", "features", "logits", "probes")))
+    if made.config["keep"]["features"] == "until-probed":
+        print("Features are let go once probed; `keep.features: all` keeps them.")
+
+
+if __name__ == "__main__":
+    try:
+        main()
+    except UserError as error:
+        sys.exit(f"error: {error}")

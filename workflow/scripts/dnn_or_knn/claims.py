@@ -1,0 +1,534 @@
+"""The nine claims of the paper: effects, decision rules, verdicts.
+
+Every claim is a function from a `Study` (the measures with their replicates, the runs, the thresholds) to effects, one
+for each part of the claim and each cell that it speaks of. The rules were fixed before any result was looked at; the
+reasons for each threshold are in docs/claims.md. A function that computes an effect takes the seed as its last
+argument and returns the effect with its replicates, (1 + B,), and a remark.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator
+from dataclasses import asdict, dataclass
+from functools import partial
+from itertools import pairwise
+from typing import Any
+
+import numpy as np
+
+from .effects import INCONCLUSIVE, NOT_SUPPORTED, SUPPORTED, Effect, Run, Untold
+from .study import THRESHOLDS, Finding, Parting, Study, half_depth, last_quarter, line_rise, parting
+
+# Claim 1.
+
+
+def same_accuracy(study: Study) -> Iterator[Effect]:
+    """Claim 1: k-NN, SVM, LR and the DNN have the same test accuracy in every cell, the deepest network most of all."""
+    for dataset in study.datasets:
+        runs = study.true_runs(dataset)
+        for run in runs:
+            where = (1, "spread of test accuracies", f"{dataset}, {run.architecture}")
+            yield study.effect(where, [run], partial(_spread, study, run), "below", "same_accuracy", "accuracy")
+        if len(runs) > 1:
+            where = (1, "spread of the deepest network over the best of the others", dataset)
+            yield study.effect(where, runs, partial(_excess, study, runs), "below", "closest", "accuracy")
+
+
+def _spread(study: Study, run: Run, seed: int) -> Finding:
+    """Return the distance between the best and the worst of the four test accuracies that the counted steps keep to."""
+    models = ["dnn", *study.probes.values()]
+    curves = [study.data.curve(run, seed, "test", model, "accuracy") for model in models]
+    counted = study.trained(run, seed)
+    values = np.array([curve.values[counted] for curve in curves])
+    spread = values.max(axis=0) - values.min(axis=0)
+    widest = int(spread[:, 0].argmax())
+    high, low = int(values[:, widest, 0].argmax()), int(values[:, widest, 0].argmin())
+    within = int((spread[:, 0] < study["same_accuracy"]).sum())
+    return np.quantile(spread, study["step_share"], axis=0), (
+        f"{within} of {len(spread)} steps within; widest at step {curves[0].steps[counted][widest]}: {models[high]} "
+        f"{values[high, widest, 0]:.3f}, {models[low]} {values[low, widest, 0]:.3f}"
+    )
+
+
+def _excess(study: Study, runs: list[Run], seed: int) -> Finding:
+    """Return by how much the spread of the last network exceeds the smallest of the others'."""
+    *others, deepest = (_spread(study, run, seed)[0] for run in runs)
+    return deepest - np.min(others, axis=0), ""
+
+
+# Claim 2.
+
+
+def same_answers(study: Study) -> Iterator[Effect]:
+    """Claim 2: P_SAME of every probe is high; k-NN's rises during training and with the depth of the network."""
+    for dataset in study.datasets:
+        runs = study.true_runs(dataset)
+        for run in runs:
+            cell = f"{dataset}, {run.architecture}"
+            for role in study.probes:
+                where = (2, "P_SAME on test", f"{cell}, {role}")
+                yield study.effect(where, [run], partial(_p_same_level, study, run, role), "above", "alike", "P_SAME")
+            where = (2, "rise of k-NN's P_SAME over training", cell)
+            yield study.effect(where, [run], partial(_p_same_rise, study, run), "above", "rising", "P_SAME")
+        for pair in pairwise(runs):
+            cell = f"{dataset}, {pair[1].architecture} − {pair[0].architecture}"
+            where = (2, "k-NN's P_SAME, deeper minus shallower", cell)
+            yield study.effect(where, [*pair], partial(_p_same_depth, study, pair), "above", "rising", "P_SAME")
+
+
+def _p_same_level(study: Study, run: Run, role: str, seed: int) -> Finding:
+    """Return the P_SAME that the counted steps keep above."""
+    curve = study.data.curve(run, seed, "test", study.probe(role), "p_same")
+    counted = study.trained(run, seed)
+    steps, values = curve.steps[counted], curve.values[counted]
+    lowest = int(values[:, 0].argmin())
+    note = f"lowest {values[lowest, 0]:.3f} at step {steps[lowest]}, last {values[-1, 0]:.3f}"
+    return np.quantile(values, 1 - study["step_share"], axis=0), note
+
+
+def _p_same_rise(study: Study, run: Run, seed: int) -> Finding:
+    """Return the rise of the line through k-NN's P_SAME at all steps."""
+    values = study.data.curve(run, seed, "test", study.probe("knn"), "p_same").values
+    return line_rise(values), f"from {values[0, 0]:.3f} to {values[-1, 0]:.3f}"
+
+
+def _p_same_depth(study: Study, runs: tuple[Run, Run], seed: int) -> Finding:
+    """Return the mean difference of k-NN's P_SAME between two networks over the steps at which both are trained."""
+    curves = [study.data.curve(run, seed, "test", study.probe("knn"), "p_same") for run in runs]
+    counted = [curve.steps[study.trained(run, seed)] for curve, run in zip(curves, runs, strict=True)]
+    common = np.intersect1d(*counted)
+    if not len(common):
+        raise Untold("no step at which both networks are trained")
+    shallow, deep = (curve.values[np.isin(curve.steps, common)] for curve in curves)
+    above = int((deep[:, 0] > shallow[:, 0]).sum())
+    return (deep - shallow).mean(axis=0), f"above at {above} of {len(common)} steps"
+
+
+# Claims 3 and 4: layers.
+
+
+def gradual_layers(study: Study) -> Iterator[Effect]:
+    """Claim 3: with true labels the probes' test accuracy improves gradually from layer to layer."""
+    for dataset in study.datasets:
+        run = study.run(dataset, "true")
+        for role in study.probes:
+            cell = f"{dataset}, {role}"
+            where = (3, "rise over the layers", cell)
+            yield study.effect(where, [run], partial(_layer_rise, study, run, role), "above", "layer_rise", "accuracy")
+            where = (3, "largest fall below an earlier layer", cell)
+            yield study.effect(where, [run], partial(_layer_drop, study, run, role), "below", "layer_drop", "accuracy")
+            where, half = (3, "depth of half of the rise", cell), partial(_generalization_depth, study, run, role)
+            yield study.effect(where, [run], half, "below", "gradual_depth", "share of depth")
+
+
+def _layer_rise(study: Study, run: Run, role: str, seed: int) -> Finding:
+    names, values = study.layers(run, seed, role, "test")
+    return values[-1] - values[0], f"{values[0, 0]:.3f} at {names[0]}, {values[-1, 0]:.3f} at {names[-1]}"
+
+
+def _layer_drop(study: Study, run: Run, role: str, seed: int) -> Finding:
+    names, values = study.layers(run, seed, role, "test")
+    drops = np.maximum.accumulate(values, axis=0) - values
+    worst = int(drops[:, 0].argmax())
+    return drops.max(axis=0), f"furthest below at {names[worst]}" if drops[worst, 0] > 0 else "no layer falls"
+
+
+def _generalization_depth(study: Study, run: Run, role: str, seed: int) -> Finding:
+    return half_depth(study.layers(run, seed, role, "test")[1], study["layer_rise"]), ""
+
+
+def late_memorization(study: Study) -> Iterator[Effect]:
+    """Claim 4: with random labels the probes' train accuracy appears only in the last layers."""
+    for dataset in study.datasets:
+        true, random = study.run(dataset, "true"), study.run(dataset, "random_layers")
+        for role in study.probes:
+            where = (4, "depth of half of the rise, random labels", f"{dataset}, {role}")
+            depth = partial(_memorization_depth, study, random, role)
+            yield study.effect(where, [random], depth, "above", "last_layers", "share of depth")
+            where = (4, "the same, random minus true labels", f"{dataset}, {role}")
+            later = partial(_memorization_later, study, true, random, role)
+            yield study.effect(where, [true, random], later, "above", "later", "share of depth")
+
+
+def _memorization_depth(study: Study, random: Run, role: str, seed: int) -> Finding:
+    study.data.step(random, seed)
+    return half_depth(study.layers(random, seed, role, "train")[1], study["memorized_rise"]), ""
+
+
+def _memorization_later(study: Study, true: Run, random: Run, role: str, seed: int) -> Finding:
+    found, _ = _memorization_depth(study, random, role, seed)
+    against = half_depth(study.layers(true, seed, role, "train")[1], study["layer_rise"])
+    return found - against, f"{found[0]:.2f} against {against[0]:.2f} with true labels"
+
+
+# Claims 5, 6, 7: curves of D_KL.
+
+
+def common_trend(study: Study) -> Iterator[Effect]:
+    """Claim 5: with true labels train and test D_KL keep the same trend all through training, for each probe."""
+    for dataset in study.datasets:
+        run = study.run(dataset, "true")
+        for role in study.probes:
+            where = (5, "correlation of train and test D_KL", f"{dataset}, {role}")
+            yield study.effect(where, [run], partial(_correlation, study, run, role), "above", "correlation", "")
+            where = (5, "largest movement in opposite directions", f"{dataset}, {role}")
+            yield study.effect(where, [run], partial(_opposite, study, run, role), "below", "opposite", "factor")
+
+
+def _logarithms(study: Study, run: Run, role: str, seed: int) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+    steps, train, test = study.divergences(run, seed, role)
+    if len(steps) < 3:
+        raise Untold(f"{run} seed {seed} has fewer than three evaluations after step 0")
+    return steps, np.log(train + study["negligible_kl"]), np.log(test + study["negligible_kl"])
+
+
+def _correlation(study: Study, run: Run, role: str, seed: int) -> Finding:
+    """Return the correlation of the logarithms of train and test D_KL along the steps."""
+    _, train, test = _logarithms(study, run, role, seed)
+    train, test = train - train.mean(axis=0), test - test.mean(axis=0)
+    scale = np.sqrt((train**2).sum(axis=0) * (test**2).sum(axis=0))
+    return np.divide((train * test).sum(axis=0), scale, out=np.ones_like(scale), where=scale > 0), ""
+
+
+def _opposite(study: Study, run: Run, role: str, seed: int) -> Finding:
+    """Return the largest factor by which, between any two steps, one curve rose and the other fell."""
+    steps, train, test = _logarithms(study, run, role, seed)
+    largest, where = np.zeros(train.shape[1]), "never opposite"
+    for start in range(len(steps) - 1):
+        up, down = test[start + 1 :] - test[start], train[start] - train[start + 1 :]
+        moved = np.maximum(np.minimum(up, down), np.minimum(-up, -down))
+        end = int(moved[:, 0].argmax())
+        if moved[end, 0] > largest[0]:
+            where = f"from step {steps[start]} to {steps[start + 1 + end]}"
+        largest = np.maximum(largest, moved.max(axis=0))
+    return np.exp(largest), where
+
+
+def parting_at_memorization(study: Study) -> Iterator[Effect]:
+    """Claim 6: with random labels the curves match until memorization; then train goes to 0, test to a constant."""
+    for dataset in study.datasets:
+        run, cell = study.run(dataset, "random"), f"{dataset}, knn"
+        look = partial(parting, study, run, "knn", "memorization_step")
+        yield from _matching_then_parted(study, 6, cell, run, look)
+        where = (6, "train D_KL at the end, of its peak", cell)
+        yield study.effect(where, [run], partial(_vanish, look), "below", "vanished", "share")
+        where = (6, "rise of test D_KL", cell)
+        yield study.effect(where, [run], partial(_rise_to_the_end, look), "above", "rising", "nats")
+        where = (6, "change of test D_KL at the end", cell)
+        yield study.effect(where, [run], partial(_change_at_the_end, look), "within", "constant", "share")
+        for role in study.probes:
+            if role != "knn":
+                growth = partial(_growth, partial(parting, study, run, role, "memorization_step"))
+                where = (6, "growth of test − train D_KL", f"{dataset}, {role}")
+                yield study.effect(where, [run], growth, "above", "parting", "nats", decides=False)
+
+
+def parting_under_overfitting(study: Study) -> Iterator[Effect]:
+    """Claim 7: under enforced overfitting the curves part at memorization; on MNIST and CIFAR-10 test rises slightly."""
+    for dataset in study.datasets:
+        run, early = study.run(dataset, "overfit"), dataset in study["early_parting"]
+        cell = f"{dataset}, knn" + (", at 90 %" if early else "")
+        look = partial(parting, study, run, "knn", "step_90" if early else "memorization_step")
+        yield from _matching_then_parted(study, 7, cell, run, look)
+        if not early:
+            where = (7, "rise of test D_KL after it", cell)
+            yield study.effect(where, [run], partial(_rise_after, look), "above", "rising", "nats")
+
+
+Look = Callable[[int], Parting]
+
+
+def _matching_then_parted(study: Study, claim: int, cell: str, run: Run, look: Look) -> Iterator[Effect]:
+    """Yield what claims 6 and 7 share: the curves match before the step, and are parted after it."""
+    where = (claim, "parted before memorization", cell)
+    yield study.effect(where, [run], partial(_share_before, look), "within", "parted", "share")
+    where = (claim, "parted after memorization", cell)
+    yield study.effect(where, [run], partial(_share_after, look), "above", "parted", "share")
+    where = (claim, "growth of test − train D_KL", cell)
+    yield study.effect(where, [run], partial(_growth, look), "above", "parting", "nats")
+
+
+def _share(train: np.ndarray, test: np.ndarray) -> Finding:
+    """Return by which share of mean test D_KL the mean train D_KL lies below it: 0 matches, 1 is parted."""
+    return 1 - train.mean(axis=0) / np.maximum(test.mean(axis=0), 1e-12), f"{len(train)} evaluations"
+
+
+def _share_before(look: Look, seed: int) -> Finding:
+    curves = look(seed)
+    return _share(curves.train_before, curves.test_before)
+
+
+def _share_after(look: Look, seed: int) -> Finding:
+    curves = look(seed)
+    return _share(curves.train_after, curves.test_after)
+
+
+def _growth(look: Look, seed: int) -> Finding:
+    """Return how much the distance of test from train D_KL grew from before to after, in nats."""
+    curves = look(seed)
+    before = curves.test_before.mean(axis=0) - curves.train_before.mean(axis=0)
+    after = curves.test_after.mean(axis=0) - curves.train_after.mean(axis=0)
+    return after - before, f"from {before[0]:.3f} to {after[0]:.3f} at step {curves.step}"
+
+
+def _vanish(look: Look, seed: int) -> Finding:
+    """Return train D_KL over the last quarter after memorization, as a share of its highest value."""
+    curves = look(seed)
+    end = last_quarter(curves.train_after)
+    return end / np.maximum(curves.train.max(axis=0), 1e-12), f"{end[0]:.4f} nats"
+
+
+def _rise_to_the_end(look: Look, seed: int) -> Finding:
+    curves = look(seed)
+    end, before = last_quarter(curves.test_after), curves.test_before.mean(axis=0)
+    return end - before, f"from {before[0]:.3f} to {end[0]:.3f}"
+
+
+def _change_at_the_end(look: Look, seed: int) -> Finding:
+    """Return the rise of the line through test D_KL over the last half after memorization, as a share of its mean."""
+    test = look(seed).test_after
+    half = test[len(test) // 2 :]
+    return line_rise(half) / np.maximum(half.mean(axis=0), 1e-12), f"{len(half)} evaluations"
+
+
+def _rise_after(look: Look, seed: int) -> Finding:
+    """Return the rise of test D_KL from the milestone to the last half of the evaluations after it."""
+    test = look(seed).test_after
+    end = test[len(test) // 2 :].mean(axis=0)
+    return end - test[0], f"from {test[0, 0]:.3f} to {end[0]:.3f}"
+
+
+# Claim 8.
+
+
+def who_is_like_the_network(study: Study) -> Iterator[Effect]:
+    """Claim 8: the network behaves like SVM and LR always, like k-NN only where it generalizes."""
+    linear = [role for role in ("svm", "lr") if role in study.probes]
+    for dataset in study.datasets:
+        for kind in ("true", "random", "overfit"):
+            run = study.run(dataset, kind)
+            for role in [*linear, "knn"] if kind == "true" else linear:
+                for split in ("train", "test"):
+                    where = (8, "P_SAME at the end", f"{dataset}, {kind}, {role}, {split}")
+                    alike = partial(_alike, study, run, kind, role, split)
+                    yield study.effect(where, [run], alike, "above", "alike", "P_SAME")
+            if kind != "true":
+                where = (8, "P_SAME on test, linear probes − k-NN", f"{dataset}, {kind}")
+                unlike = partial(_unlike, study, run, kind, "p_same", -1)
+                yield study.effect(where, [run], unlike, "above", "unlike", "P_SAME")
+                where = (8, "D_KL on test, k-NN − linear probes", f"{dataset}, {kind}")
+                unlike = partial(_unlike, study, run, kind, study.divergence, 1)
+                yield study.effect(where, [run], unlike, "above", "rising", "nats")
+
+
+def _at_the_end(study: Study, run: Run, kind: str, role: str, split: str, measure: str, seed: int) -> np.ndarray:
+    """Return a measure over the last quarter of the evaluations; raise `Untold` where memorization was not reached."""
+    if kind != "true":
+        study.data.step(run, seed)
+    return last_quarter(study.data.curve(run, seed, split, study.probe(role), measure).values)
+
+
+def _alike(study: Study, run: Run, kind: str, role: str, split: str, seed: int) -> Finding:
+    return _at_the_end(study, run, kind, role, split, "p_same", seed), ""
+
+
+def _unlike(study: Study, run: Run, kind: str, measure: str, sign: int, seed: int) -> Finding:
+    """Return how much less than SVM and LR, on average, k-NN is like the network on test."""
+    values = {role: _at_the_end(study, run, kind, role, "test", measure, seed) for role in ("knn", "svm", "lr")}
+    linear = (values["svm"] + values["lr"]) / 2
+    return sign * (values["knn"] - linear), f"k-NN {values['knn'][0]:.3f}, linear probes {linear[0]:.3f}"
+
+
+# Claim 9.
+
+
+def overfitting_alarm(study: Study) -> Iterator[Effect]:
+    """Claim 9: an alarm on the parting of train and test D_KL(k-NN‖DNN) rings near memorization, else never."""
+    for dataset in study.datasets:
+        run, where = study.run(dataset, "true"), (9, "highest alarm level, true labels (1 rings)", f"{dataset}, true")
+        yield study.effect(where, [run], partial(_alarm_peak, study, run), "below", 1.0, "level")
+        for kind in ("random", "overfit"):
+            run = study.run(dataset, kind)
+            where = (9, "alarm after memorization, of the memorization step", f"{dataset}, {kind}")
+            yield study.effect(where, [run], partial(_alarm_distance, study, run), "within", "alarm_near", "share")
+
+
+def alarm_level(study: Study, run: Run, seed: int) -> tuple[np.ndarray, np.ndarray]:
+    """Return the alarm's level of k-NN's D_KL curves after step 0: it rings where the level reaches 1.
+
+    At each evaluation: the smaller of test − train D_KL over ``alarm_gap`` and of its share of the test value over
+    ``parted``; then the smallest of the last ``alarm_persist`` evaluations, so that a single outlier rings nothing.
+
+    Returns
+    -------
+    steps (S,) and levels (S, 1 + B); S is the number of evaluations after step 0 less ``alarm_persist`` − 1.
+    """
+    steps, train, test = study.divergences(run, seed, "knn")
+    gap = test - train
+    level = np.minimum(gap / study["alarm_gap"], gap / np.maximum(test, 1e-12) / study["parted"])
+    persist = study["alarm_persist"]
+    if len(level) < persist:
+        raise Untold(f"{run} seed {seed} has fewer than {persist} evaluations after step 0")
+    windows = np.lib.stride_tricks.sliding_window_view(level, persist, axis=0)
+    return steps[persist - 1 :], windows.min(axis=-1)
+
+
+def _alarm_peak(study: Study, run: Run, seed: int) -> Finding:
+    steps, level = alarm_level(study, run, seed)
+    highest = int(level[:, 0].argmax())
+    return level.max(axis=0), f"highest at step {steps[highest]}"
+
+
+def _alarm_distance(study: Study, run: Run, seed: int) -> Finding:
+    """Return by which share of the memorization step the alarm rings after it (before: negative).
+
+    Where the alarm never rings, it counts as ringing one evaluation after the last.
+    """
+    memorized = max(study.data.step(run, seed), 1)
+    steps, level = alarm_level(study, run, seed)
+    silent = steps[-1] + (steps[-1] - steps[-2] if len(steps) > 1 else steps[-1])
+    rings = np.where((level >= 1).any(axis=0), steps[(level >= 1).argmax(axis=0)], silent)
+    if rings[0] == silent and silent <= (1 + study["alarm_near"]) * memorized:
+        raise Untold(f"the alarm has not rung in {run} seed {seed}, but the run ends soon after memorization")
+    note = "never rings" if rings[0] == silent else f"rings at step {rings[0]}"
+    return (rings - memorized) / memorized, f"{note}, memorized at step {memorized}"
+
+
+# Verdicts.
+
+
+@dataclass(frozen=True)
+class Claim:
+    """A claim of the paper and how it is judged."""
+
+    number: int
+    title: str
+    statement: str
+    rule: str
+    effects: Callable[[Study], Iterator[Effect]]
+
+
+def judge(study: Study) -> list[dict[str, Any]]:
+    """Return every claim with its effects and its verdict, as plain values."""
+    return [judge_one(claim, study) for claim in CLAIMS]
+
+
+def judge_one(claim: Claim, study: Study) -> dict[str, Any]:
+    """Return one claim with its effects and its verdict, as plain values.
+
+    Supported: every deciding effect is. Not supported: at least one is not; its cells are under ``failing``.
+    Otherwise inconclusive, with the cells that cannot be told under ``untold``.
+    """
+    effects = list(claim.effects(study))
+    deciding = [effect for effect in effects if effect.decides]
+    failing = [effect for effect in deciding if effect.verdict == NOT_SUPPORTED]
+    untold = [effect for effect in deciding if effect.verdict == INCONCLUSIVE]
+    verdict = NOT_SUPPORTED if failing else INCONCLUSIVE if untold or not deciding else SUPPORTED
+    seeds = sorted({effect.seeds for effect in deciding if effect.value is not None})
+    return {
+        "claim": claim.number,
+        "title": claim.title,
+        "statement": claim.statement,
+        "rule": claim.rule.format(**{name: _shown(study[name]) for name in THRESHOLDS}),
+        "verdict": verdict,
+        "one_run": bool(seeds) and seeds[-1] == 1,
+        "seeds": seeds,
+        "interval": INTERVALS[0] if not seeds or seeds[-1] == 1 else INTERVALS[1] if seeds[0] > 1 else INTERVALS[2],
+        "supported": sum(effect.verdict == SUPPORTED for effect in deciding),
+        "deciding": len(deciding),
+        "failing": [f"{effect.part}: {effect.cell}" for effect in failing],
+        "untold": [f"{effect.part}: {effect.cell}" for effect in untold],
+        "effects": [asdict(effect) for effect in effects],
+    }
+
+
+def _shown(value: Any) -> str:
+    """Return a threshold as words of a sentence."""
+    return (", ".join(value) or "none") if isinstance(value, list) else f"{value:g}"
+
+
+INTERVALS = (
+    "paired bootstrap over samples",
+    "bootstrap over seeds and, paired, over samples",
+    "bootstrap over seeds and, paired, over samples; over samples alone where there is one seed",
+)
+CLAIMS = (
+    Claim(
+        1,
+        "Same test accuracy",
+        "In every architecture × data set cell k-NN, SVM and LR on the embedding have the same test accuracy as each "
+        "other and as the DNN; the correspondence is closest for the deeper networks.",
+        "In every cell the spread of the four test accuracies keeps below {same_accuracy} at a share of {step_share} of the "
+        "trained steps, and the deepest network's exceeds the best of the others' by less than {closest}.",
+        same_accuracy,
+    ),
+    Claim(
+        2,
+        "Same answers",
+        "P_SAME of all three probes is very high, notably for the deeper networks; k-NN's rises during training and "
+        "with depth.",
+        "In every cell P_SAME on test is above {alike} at a share of {step_share} of the trained steps; k-NN's line over all steps "
+        "rises; k-NN's P_SAME is higher for the deeper of each two neighbouring networks.",
+        same_answers,
+    ),
+    Claim(
+        3,
+        "Generalization grows layer by layer",
+        "With true labels the probes' test accuracy improves gradually from layer to layer.",
+        "For every probe test accuracy rises by more than {layer_rise} over the layers, no layer falls more than "
+        "{layer_drop} below an earlier one, and half of the rise is made before depth {gradual_depth}.",
+        gradual_layers,
+    ),
+    Claim(
+        4,
+        "Memorization in the last layers",
+        "With random labels the probes' train accuracy appears only in the last layers.",
+        "For every probe half of the rise in train accuracy is made after depth {last_layers}, and more than {later} of "
+        "the depth later than with true labels.",
+        late_memorization,
+    ),
+    Claim(
+        5,
+        "True labels: one trend",
+        "With true labels train and test D_KL(M‖DNN) keep the same trend all through training, for each probe.",
+        "For every probe the logarithms of the two curves correlate above {correlation}, and over no stretch of steps does "
+        "one rise and the other fall by a factor of {opposite}.",
+        common_trend,
+    ),
+    Claim(
+        6,
+        "Random labels: parting at memorization",
+        "With random labels they match only until memorization; then train D_KL(k-NN‖DNN) goes to 0 while the test "
+        "value rises to a constant. For SVM and LR either outcome agrees with the paper.",
+        "For k-NN: train D_KL less than {parted} of test D_KL away from it before memorization, more than that below after "
+        "it; their distance grows by more than {parting} nats; train ends below {vanished} of its peak; test rises, and "
+        "changes by less than {constant} of its mean at the end. SVM and LR are reported and decide nothing.",
+        parting_at_memorization,
+    ),
+    Claim(
+        7,
+        "Overfitting: parting at memorization",
+        "Under enforced overfitting D_KL(k-NN‖DNN) of train and test keep their common trend until memorization and "
+        "part there (CIFAR-100: at 90 % train accuracy); for MNIST and CIFAR-10 the test value rises slightly after it.",
+        "Train D_KL less than {parted} of test D_KL away from it before, more than that below after; their distance grows by "
+        "more than {parting} nats; test D_KL rises after it (not asked of {early_parting}).",
+        parting_under_overfitting,
+    ),
+    Claim(
+        8,
+        "Like SVM and LR always, like k-NN only if it generalizes",
+        "DNNs behave like SVM and LR on train and test whether or not the network generalizes; like k-NN only when it does.",
+        "At the end of training P_SAME of SVM and LR is above {alike} on train and test of the true, random and overfit runs, "
+        "k-NN's of the true run; on test of the random and overfit runs k-NN's is more than {unlike} lower than theirs, and "
+        "its D_KL higher.",
+        who_is_like_the_network,
+    ),
+    Claim(
+        9,
+        "An alarm for overfitting",
+        "The sudden parting of train and test D_KL(k-NN‖DNN) can serve as an indicator for overfitting.",
+        "The alarm (test − train D_KL above {alarm_gap} nats and above {parted} of the test value, {alarm_persist} evaluations in "
+        "a row) rings within {alarm_near} of the memorization step in random and overfit runs, and never in true-label runs.",
+        overfitting_alarm,
+    ),
+)

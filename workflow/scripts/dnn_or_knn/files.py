@@ -1,0 +1,156 @@
+"""Files that are either whole or not there: atomic writes, digests, manifests."""
+
+from __future__ import annotations
+
+import contextlib
+import errno
+import hashlib
+import json
+import os
+import secrets
+import shutil
+from collections.abc import Iterator, Mapping
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from .errors import UserError
+
+if TYPE_CHECKING:
+    import numpy as np
+
+#: Errors of the disk that say something about the machine, not about the program.
+DISK_ERRORS = {errno.ENOSPC, errno.EDQUOT, errno.EROFS, errno.EACCES, errno.EPERM, errno.EIO, errno.EFBIG}
+
+
+@contextlib.contextmanager
+def atomic(path: str | Path) -> Iterator[Path]:
+    """Yield a temporary path beside `path`; on success flush it to disk and rename it over `path`.
+
+    Works for files and for directories that the caller creates at the yielded path. On any error the temporary
+    is removed and `path` is as it was. A full, read-only or broken disk raises `UserError`.
+    """
+    path = Path(path)
+    temporary: Path | None = None
+    try:
+        path.parent.mkdir(parents=True, exist_ok=True)
+        temporary = path.parent / f".{path.name[:80]}.{os.getpid()}-{secrets.token_hex(4)}.part"
+        yield temporary
+        for file in [temporary, *temporary.rglob("*")] if temporary.is_dir() else [temporary]:
+            _flush(file)
+        if path.is_dir():
+            shutil.rmtree(path)
+        os.replace(temporary, path)
+        _flush(path.parent)
+    except OSError as error:
+        if error.errno in DISK_ERRORS:
+            raise UserError(
+                f"{path} could not be written: {os.strerror(error.errno)}; free space or permissions there, then run again"
+            ) from error
+        raise
+    finally:
+        if temporary is not None:
+            remove(temporary)
+
+
+def _flush(path: Path) -> None:
+    """fsync `path`, a file or a folder (a folder's entry is what a rename changes)."""
+    handle = os.open(path, os.O_RDONLY)
+    try:
+        os.fsync(handle)
+    finally:
+        os.close(handle)
+
+
+def remove(path: str | Path) -> None:
+    """Remove a file or folder if it is there."""
+    path = Path(path)
+    if path.is_dir() and not path.is_symlink():
+        shutil.rmtree(path, ignore_errors=True)
+    else:
+        path.unlink(missing_ok=True)
+
+
+def sha256(path: str | Path) -> str:
+    """Return the hex SHA-256 of a file's bytes."""
+    with open(path, "rb") as file:
+        return hashlib.file_digest(file, "sha256").hexdigest()
+
+
+def canonical(value: Any) -> str:
+    """Return `value` as the one JSON text that equal values share: sorted keys, no NaN."""
+    return json.dumps(value, sort_keys=True, separators=(",", ":"), allow_nan=False)
+
+
+def digest(value: Any) -> str:
+    """Return the hex SHA-256 of a plain value's canonical JSON."""
+    return hashlib.sha256(canonical(value).encode()).hexdigest()
+
+
+def write_text(path: str | Path, text: str) -> None:
+    """Write `text` to `path` atomically."""
+    with atomic(path) as temporary:
+        temporary.write_text(text, encoding="utf-8")
+
+
+def write_json(path: str | Path, value: Any) -> None:
+    """Write a plain value as indented JSON with sorted keys, atomically."""
+    write_text(path, json.dumps(value, indent=1, sort_keys=True, allow_nan=False) + "\n")
+
+
+def read_json(path: str | Path) -> Any:
+    """Read JSON; a missing or damaged file raises `UserError`."""
+    try:
+        return json.loads(Path(path).read_text(encoding="utf-8"))
+    except FileNotFoundError as error:
+        raise UserError(f"{path} is missing; run the stage that makes it first") from error
+    except (json.JSONDecodeError, UnicodeDecodeError) as error:
+        raise UserError(f"{path} is not valid JSON ({error}); delete it and run again") from error
+
+
+def write_npy(path: str | Path, array: np.ndarray) -> None:
+    """Write one array as `.npy`, atomically and without pickling."""
+    import numpy as np
+
+    with atomic(path) as temporary, open(temporary, "wb") as file:
+        np.save(file, array, allow_pickle=False)
+
+
+def read_npy(path: str | Path, *, mmap: bool = False) -> np.ndarray:
+    """Read an array written by `write_npy` (never a pickle); a missing or damaged file raises `UserError`."""
+    import numpy as np
+
+    try:
+        return np.load(path, mmap_mode="r" if mmap else None, allow_pickle=False)
+    except FileNotFoundError as error:
+        raise UserError(f"{path} is missing; run the stage that makes it first") from error
+    except (ValueError, EOFError, OSError) as error:
+        raise UserError(f"{path} is damaged ({error}); delete it and run again") from error
+
+
+def listing(folder: str | Path, names: list[str] | None = None) -> dict[str, dict[str, Any]]:
+    """Return ``{relative name: {"bytes": …, "sha256": …}}`` of the files of `folder` (hidden ones excepted)."""
+    folder = Path(folder)
+    files = (
+        [folder / name for name in names]
+        if names is not None
+        else sorted(p for p in folder.rglob("*") if p.is_file() and not p.name.startswith("."))
+    )
+    return {p.relative_to(folder).as_posix(): {"bytes": p.stat().st_size, "sha256": sha256(p)} for p in files}
+
+
+def check(folder: str | Path, files: Mapping[str, Mapping[str, Any]], names: list[str] | None = None) -> None:
+    """Compare files with the entries of a manifest made by `listing`; raise `UserError` at the first that differs."""
+    for name in names if names is not None else files:
+        path = Path(folder) / name
+        if name not in files:
+            raise UserError(f"{path} is not in its manifest; delete {folder} and run again")
+        if not path.is_file():
+            raise UserError(f"{path} is missing though its manifest lists it; delete {folder} and run again")
+        if path.stat().st_size != files[name]["bytes"]:
+            raise UserError(
+                f"{path} is damaged: {path.stat().st_size} bytes instead of {files[name]['bytes']}; delete {folder} and run again"
+            )
+        if sha256(path) != files[name]["sha256"]:
+            raise UserError(
+                f"{path} is damaged: its SHA-256 is not the one in its manifest; delete {folder} and run again"
+            )

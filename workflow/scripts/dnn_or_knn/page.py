@@ -1,0 +1,96 @@
+"""The pieces of a self-contained HTML page: no scripts, no network, light and dark, desktop, phone and paper."""
+
+from __future__ import annotations
+
+import base64
+import html
+import re
+from collections.abc import Iterable, Sequence
+from pathlib import Path
+
+STYLE = """
+:root { color-scheme: light dark; --ink: #1a1c1f; --soft: #5b6068; --line: #d8dbe0; --paper: #ffffff; --box: #f5f6f8;
+  --good: #11663c; --bad: #a3201b; --open: #7a5200; --link: #0b57b7; }
+@media (prefers-color-scheme: dark) { :root { --ink: #e6e8eb; --soft: #a3a9b3; --line: #3a3f47; --paper: #15171a;
+  --box: #1f2226; --good: #6bd19c; --bad: #ff938c; --open: #f0c060; --link: #8ab8ff; } }
+* { box-sizing: border-box; }
+body { margin: 0 auto; padding: 1.5rem 1rem 4rem; max-width: 62rem; background: var(--paper); color: var(--ink);
+  font: 1rem/1.5 system-ui, sans-serif; }
+h1 { font-size: 1.8rem; line-height: 1.2; } h2 { margin-top: 3rem; border-bottom: 1px solid var(--line); }
+h3 { margin-top: 2rem; } a { color: var(--link); } p.soft, figcaption, .soft { color: var(--soft); }
+nav ul { display: flex; flex-wrap: wrap; gap: .3rem 1.2rem; padding: 0; list-style: none; }
+.wide { overflow-x: auto; border: 1px solid var(--line); border-radius: 6px; margin: 1rem 0; }
+.wide:focus-visible, a:focus-visible, summary:focus-visible { outline: 3px solid var(--link); outline-offset: 2px; }
+table { border-collapse: collapse; width: 100%; font-size: .9rem; font-variant-numeric: tabular-nums; }
+th, td { padding: .35rem .6rem; text-align: left; vertical-align: top; border-bottom: 1px solid var(--line); }
+tr:last-child > * { border-bottom: 0; } thead th { background: var(--box); white-space: nowrap; }
+.supported { color: var(--good); font-weight: 600; } .not-supported { color: var(--bad); font-weight: 600; }
+.inconclusive { color: var(--open); font-weight: 600; }
+figure { margin: 1rem 0; } figure img { width: 100%; height: auto; background: #fff; border: 1px solid var(--line);
+  border-radius: 6px; display: block; }
+pre { overflow-x: auto; background: var(--box); border: 1px solid var(--line); border-radius: 6px; padding: .8rem;
+  font-size: .85rem; } code { font-size: .9em; overflow-wrap: anywhere; }
+summary { cursor: pointer; padding: .3rem 0; }
+@media print { body { max-width: none; font-size: 10pt; } nav { display: none; } figure, tr { break-inside: avoid; }
+  details > * { display: block; } .wide { overflow: visible; } h2 { break-before: auto; } a { color: inherit; } }
+"""
+
+
+def page(title: str, body: str) -> str:
+    """Return a whole page."""
+    return (
+        '<!doctype html>\n<html lang="en">\n<head>\n<meta charset="utf-8">\n'
+        '<meta name="viewport" content="width=device-width, initial-scale=1">\n'
+        f"<title>{html.escape(title)}</title>\n<style>{STYLE}</style>\n</head>\n<body>\n{body}\n</body>\n</html>\n"
+    )
+
+
+def text(value: object) -> str:
+    """Return a value as HTML text; `code` in backquotes and **bold** are kept."""
+    escaped = html.escape(str(value))
+    escaped = re.sub(r"`([^`]+)`", r"<code>\1</code>", escaped)
+    return re.sub(r"\*\*([^*]+)\*\*", r"<strong>\1</strong>", escaped)
+
+
+def table(caption: str, head: Sequence[str], rows: Iterable[Sequence[object]]) -> str:
+    """Return a table in a box that scrolls sideways (by keyboard too) where the window is narrow.
+
+    A cell that is `Raw` is put in as it is.
+    """
+    heads = "".join(f'<th scope="col">{text(name)}</th>' for name in head)
+    lines = []
+    for first, *rest in rows:
+        cells = "".join(f"<td>{_cell(value)}</td>" for value in rest)
+        lines.append(f'<tr><th scope="row">{_cell(first)}</th>{cells}</tr>')
+    label = html.escape(caption, quote=True)
+    return (
+        f'<div class="wide" role="region" tabindex="0" aria-label="{label}"><table><thead><tr>{heads}</tr></thead>'
+        f"<tbody>{''.join(lines)}</tbody></table></div>"
+    )
+
+
+class Raw(str):
+    """HTML that is already made."""
+
+
+def _cell(value: object) -> str:
+    return value if isinstance(value, Raw) else text("" if value is None else value)
+
+
+def data_uri(path: Path, kind: str) -> str:
+    """Return a file as a data: address."""
+    return f"data:{kind};base64,{base64.b64encode(path.read_bytes()).decode()}"
+
+
+def figure(identifier: str, image: Path, caption: str, alt: str, csv: Path, command: str) -> str:
+    """Return a figure with its caption, its numbers to download, and the command that makes it again."""
+    return (
+        f'<figure id="{identifier}"><img src="{data_uri(image, "image/png")}" alt="{html.escape(alt, quote=True)}">'
+        f'<figcaption>{text(caption)}<br><a download="{csv.name}" href="{data_uri(csv, "text/csv")}">{csv.name}</a>'
+        f" (what each panel shows) · again: <code>{html.escape(command)}</code></figcaption></figure>"
+    )
+
+
+def details(summary: str, body: str) -> str:
+    """Return something folded away."""
+    return f"<details><summary>{text(summary)}</summary>{body}</details>"

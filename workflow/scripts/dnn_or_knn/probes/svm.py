@@ -1,0 +1,376 @@
+"""The linear SVM probe: certified fits, Platt probabilities from out-of-fold scores.
+
+Objectives (C is the option ``C``, f = w·x + b, y = ±1), one for each class or pair of classes:
+
+    squared_hinge:  ½‖w‖² + ½b² + C Σ max(0, 1 − y f)²       LinearSVC's: the intercept is penalised
+    hinge:          ½‖w‖²       + C Σ max(0, 1 − y f)        libsvm's: it is not
+
+``penalize_intercept`` overrides the intercept's part. ``multiclass: ovr`` sets each class against the rest; ``ovo``
+each class against each other one, on their points alone.
+
+Probabilities: the sigmoids are fitted on decision values of `platt_folds` further fits, each of which leaves a
+stratified, seeded fold out; they are applied to the decision values of the one fit on all points. One-vs-rest sigmoids
+are divided by their sum, one-vs-one sigmoids coupled (`platt.couple`). Decision: one-vs-rest, the largest decision
+value; one-vs-one, the class with most votes, a value of exactly 0 counting for the later class as in libsvm. Ties go to
+the lowest class.
+"""
+
+from __future__ import annotations
+
+import math
+import time
+import warnings
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass, replace
+from typing import Any
+
+import numpy as np
+import torch
+
+from ..errors import UserError
+from ..hinge import Problems, Solution, certificate, scores, solve, span
+from ..linear import gram
+from ..platt import couple, fit_sigmoids, normalised_sigmoids, sigmoid, stratified_folds
+from ..reduction import reduce
+from ..seeds import generator
+from . import ProbeResult, check_input, one_class, spread
+
+#: Bytes of points, scores and factors that one batch of problems may take, by device.
+BATCH = {"cpu": 2**28, "cuda": 2**32}
+#: Points whose class probabilities are worked out at a time.
+ROWS = 1024
+#: Where libsvm, which ends of itself neither on random labels nor at a tolerance too fine for it, is stopped.
+LIBSVM_ITERATIONS = 10_000_000
+
+Solver = Callable[[Problems, Solution | None], Solution]
+
+
+@dataclass(frozen=True)
+class Fit:
+    """All two-class fits of one evaluation, one row each.
+
+    Parameters
+    ----------
+    weights: (K, d + 1) float64, the intercept last.
+    slope, offset: (K,) of the sigmoids.
+    objective, gap: (K,) of the fits on all points.
+    fold_gap: (K,) the worst gap of the fits without a fold.
+    iterations: the most that any fit took.
+    """
+
+    weights: torch.Tensor
+    slope: torch.Tensor
+    offset: torch.Tensor
+    objective: torch.Tensor
+    gap: torch.Tensor
+    fold_gap: torch.Tensor
+    iterations: int
+
+
+def run(
+    train: np.ndarray,
+    labels: np.ndarray,
+    test: np.ndarray,
+    *,
+    classes: int,
+    options: dict[str, Any],
+    seed: int,
+    device: str,
+) -> ProbeResult:
+    """Fit a linear SVM on train features (N, d) and apply it to train and test features (M, d).
+
+    Parameters
+    ----------
+    options: ``loss`` (squared_hinge or hinge), ``multiclass`` (ovr or ovo), ``C``, ``platt_folds``, ``tolerance``
+        (relative duality gap of every fit), ``penalize_intercept``, ``backend`` (exact, or reference: scikit-learn on
+        the same objective), ``normalize``, ``pca``; see the module.
+    seed: of the folds.
+
+    Returns
+    -------
+    ProbeResult with the linear probes' arrays (`coefficients` (K, d) and `intercepts` (K,) of the K fits),
+    `fit_classes` (K, 1) or (K, 2) int64, which class or pair each row is about, `sigmoids` (K, 2) float64, slope and
+    offset, and the PCA if there is one. A class without points takes no part and has probability 0.
+
+    Raises
+    ------
+    UserError: unusable features, labels or options.
+    """
+    started = time.perf_counter()
+    settings = Settings.of(options)
+    present = check_input(train, labels, test, classes)
+    reduced = reduce(train, test, options)
+    if len(present) == 1:
+        single = one_class(int(present[0]), reduced.train, reduced.test, classes)
+        return ProbeResult({**single.arrays, **reduced.arrays()}, {**single.report, "seconds": {"fit": 0.0}})
+    folds = min(settings.folds, len(labels))
+    fold = stratified_folds(labels, folds, generator("platt folds", seed))
+    targets = _targets(len(present), settings.multiclass)
+    fit = _fit(
+        torch.as_tensor(reduced.train, dtype=torch.float64, device=device),
+        torch.as_tensor(np.searchsorted(present, labels), device=device),
+        torch.as_tensor(fold, device=device),
+        targets.to(device),
+        settings,
+    )
+    fitted = time.perf_counter()
+    arrays: dict[str, np.ndarray] = {}
+    for split, features in (("train", reduced.train), ("test", reduced.test)):
+        probabilities, decision = _apply(features, fit, targets.to(device), len(present))
+        arrays[f"{split}_probabilities"] = spread(probabilities, present, classes)
+        arrays[f"{split}_decision"] = present[decision].astype(np.int16)
+    arrays["coefficients"] = fit.weights[:, :-1].cpu().numpy()
+    arrays["intercepts"] = fit.weights[:, -1].cpu().numpy()
+    arrays["fit_classes"] = present[targets.numpy()].astype(np.int64)
+    arrays["sigmoids"] = torch.stack([fit.slope, fit.offset], dim=1).cpu().numpy()
+    report = _report(fit, settings, folds, seed)
+    report["seconds"] = {"fit": fitted - started, "apply": time.perf_counter() - fitted}
+    return ProbeResult({**arrays, **reduced.arrays()}, report)
+
+
+@dataclass(frozen=True)
+class Settings:
+    """The probe's options, checked."""
+
+    squared: bool
+    multiclass: str
+    penalized: bool
+    C: float
+    folds: int
+    tolerance: float
+    backend: str
+
+    @staticmethod
+    def of(options: dict[str, Any]) -> Settings:
+        """Return the options with their defaults; a value that makes no sense raises `UserError`."""
+        loss = _one_of(options, "loss", ("squared_hinge", "hinge"))
+        penalize = options.get("penalize_intercept")
+        folds = options.get("platt_folds", 5)
+        if isinstance(folds, bool) or not isinstance(folds, int) or folds < 2:
+            raise UserError(f"platt_folds must be an integer of at least 2, not {folds!r}")
+        return Settings(
+            squared=loss == "squared_hinge",
+            multiclass=_one_of(options, "multiclass", ("ovr", "ovo")),
+            penalized=loss == "squared_hinge" if penalize is None else bool(penalize),
+            C=_positive(options, "C", 1.0),
+            folds=folds,
+            tolerance=_positive(options, "tolerance", 1e-6),
+            backend=_one_of(options, "backend", ("exact", "reference")),
+        )
+
+
+def _one_of(options: dict[str, Any], key: str, known: tuple[str, ...]) -> str:
+    value = options.get(key, known[0])
+    if value not in known:
+        raise UserError(f"{key} must be {' or '.join(known)}, not {value!r}")
+    return str(value)
+
+
+def _positive(options: dict[str, Any], key: str, default: float) -> float:
+    value = options.get(key, default)
+    if isinstance(value, bool) or not isinstance(value, int | float) or not 0 < value < math.inf:
+        raise UserError(f"{key} must be a number above 0, not {value!r}")
+    return float(value)
+
+
+def _report(fit: Fit, settings: Settings, folds: int, seed: int) -> dict[str, Any]:
+    """Return what the manifest says of the fits; `gap` is the worst of all, folds included."""
+    gap = max(float(fit.gap.max()), float(fit.fold_gap.max()))
+    engine = "newton and interior point" if settings.squared and settings.multiclass == "ovr" else "interior point"
+    if settings.backend == "reference":
+        import sklearn
+
+        engine = f"scikit-learn {sklearn.__version__} {'LinearSVC' if settings.squared else 'SVC'}"
+    return {
+        "converged": gap <= settings.tolerance,
+        "objective": float(fit.objective.sum()),
+        "gap": gap,
+        "fold_gap": float(fit.fold_gap.max()),
+        "iterations": fit.iterations,
+        "engine": engine,
+        "fits": len(fit.gap) * (1 + folds),
+        "loss": "squared_hinge" if settings.squared else "hinge",
+        "multiclass": settings.multiclass,
+        "penalize_intercept": settings.penalized,
+        "C": settings.C,
+        "platt": {"folds": folds, "seed": seed},
+    }
+
+
+def _targets(classes: int, multiclass: str) -> torch.Tensor:
+    """Return the class (C, 1) or the pairs i < j (P, 2) that the fits are about; the first class is the + side."""
+    if multiclass == "ovr":
+        return torch.arange(classes)[:, None]
+    return torch.combinations(torch.arange(classes))
+
+
+# --- fitting ------------------------------------------------------------------------------------------------------
+
+
+def _fit(
+    features: torch.Tensor, labels: torch.Tensor, fold: torch.Tensor, targets: torch.Tensor, settings: Settings
+) -> Fit:
+    """Fit everything: features (N, d) float64, labels (N,) 0 … P − 1, fold (N,), targets (K, 1 or 2)."""
+    basis = None
+    # A free intercept takes a shift of the features up; without it, products lose fewer digits to a large mean.
+    mean = torch.zeros_like(features[0]) if settings.penalized else features.mean(0)
+    features = features - mean
+    if features.shape[0] < features.shape[1]:
+        basis, features = span(features)
+    points = torch.cat([features, torch.ones_like(features[:, :1])], dim=1)
+    batches = _pairs if targets.shape[1] == 2 else _rests
+    solver = _reference(settings) if settings.backend == "reference" else _exact(settings)
+    parts = [
+        _fit_batch(problems, held, solver, int(fold.max()) + 1)
+        for problems, held in batches(points, labels, fold, targets, settings)
+    ]
+    weights = torch.cat([part.weights for part in parts])
+    inner = weights[:, :-1] if basis is None else weights[:, :-1] @ basis.T
+    weights = torch.cat([inner, weights[:, -1:] - (inner @ mean)[:, None]], dim=1)
+    slope, offset, objective, gap, fold_gap = (
+        torch.cat([getattr(part, name) for part in parts])
+        for name in ("slope", "offset", "objective", "gap", "fold_gap")
+    )
+    return Fit(weights, slope, offset, objective, gap, fold_gap, max(part.iterations for part in parts))
+
+
+def _rests(
+    points: torch.Tensor, labels: torch.Tensor, fold: torch.Tensor, targets: torch.Tensor, settings: Settings
+) -> Iterator[tuple[Problems, torch.Tensor]]:
+    """Yield batches of class-against-rest problems over shared points, and the fold (1, N) of each point."""
+    count, dimensions = points.shape
+    total = gram(points)
+    each = 8 * (12 * count + 2 * dimensions**2)
+    for some in targets[:, 0].split(max(1, BATCH[points.device.type] // each)):
+        signs = 2.0 * (labels[None] == some[:, None]).to(points.dtype) - 1
+        yield Problems(points, signs, settings.C, settings.squared, settings.penalized, total), fold[None]
+
+
+def _pairs(
+    points: torch.Tensor, labels: torch.Tensor, fold: torch.Tensor, targets: torch.Tensor, settings: Settings
+) -> Iterator[tuple[Problems, torch.Tensor]]:
+    """Yield batches of class-against-class problems over copies of their points, and the folds (B, n) of these."""
+    dimensions = points.shape[1]
+    members = [torch.nonzero(labels == label)[:, 0] for label in range(int(labels.max()) + 1)]
+    rows = [torch.cat([members[i], members[j]]) for i, j in targets.tolist()]
+    longest = max(len(each) for each in rows)
+    each = 8 * longest * (2 * dimensions + 16)
+    size = max(1, BATCH[points.device.type] // each)
+    for start in range(0, len(targets), size):
+        some = targets[start : start + size]
+        padded = torch.nn.utils.rnn.pad_sequence(rows[start : start + size], batch_first=True, padding_value=-1)
+        inside = (padded >= 0).to(points.dtype)
+        signs = inside * (2.0 * (labels[padded] == some[:, :1]).to(points.dtype) - 1)
+        copied = points[padded] * inside[:, :, None]
+        yield Problems(copied, signs, settings.C, settings.squared, settings.penalized), fold[padded]
+
+
+def _fit_batch(problems: Problems, fold: torch.Tensor, solver: Solver, folds: int) -> Fit:
+    """Fit problems on all of their points, then without each fold, and their sigmoids on the scores left out."""
+    whole = solver(problems, None)
+    left_out = torch.zeros_like(problems.signs)
+    fold_gap, iterations = torch.zeros_like(whole.gap), whole.iterations
+    for number in range(folds):
+        held = fold == number
+        signs = problems.signs * ~held
+        total = None if problems.total is None else problems.total - gram(problems.points[held[0]])
+        up, down = (signs > 0).any(1), (signs < 0).any(1)
+        # libsvm's rule: without one side, its scores are constant, +1, −1 or 0.
+        weights = torch.zeros_like(whole.weights)
+        weights[:, -1] = up.to(weights.dtype) - down.to(weights.dtype)
+        both = torch.nonzero(up & down)[:, 0]
+        if len(both):
+            part = replace(problems, signs=signs, total=total)
+            solution = solver(part.take(both), whole.take(both))
+            weights[both] = solution.weights
+            fold_gap[both] = torch.maximum(fold_gap[both], solution.gap)
+            iterations = max(iterations, solution.iterations)
+        left_out = torch.where(held, scores(problems.points, weights), left_out)
+    slope, offset = fit_sigmoids(left_out, problems.signs)
+    return Fit(whole.weights, slope, offset, whole.objective, whole.gap, fold_gap, iterations)
+
+
+def _exact(settings: Settings) -> Solver:
+    return lambda problems, start: solve(problems, start, tolerance=settings.tolerance)
+
+
+def _reference(settings: Settings) -> Solver:
+    """Return a solver that fits each problem with scikit-learn, to the same objective, and certifies it as ours."""
+    if settings.squared != settings.penalized:
+        raise UserError(
+            "backend: reference fits what scikit-learn fits, squared_hinge with a penalised and hinge with a free "
+            "intercept; leave penalize_intercept out or take backend: exact"
+        )
+
+    def solver(problems: Problems, start: Solution | None) -> Solution:
+        fits = [_reference_fit(problems, b, settings) for b in range(len(problems.signs))]
+        weights, alpha = torch.stack([fit[0] for fit in fits]), torch.stack([fit[1] for fit in fits])
+        primal, gap, _ = certificate(problems, weights, None if settings.squared else alpha)
+        relative = gap.clamp(min=0) / primal.clamp(min=1e-300)
+        return Solution(weights, primal, relative, max(fit[2] for fit in fits))
+
+    return solver
+
+
+def _reference_fit(problems: Problems, b: int, settings: Settings) -> tuple[torch.Tensor, torch.Tensor, int]:
+    """Fit problem `b` with LinearSVC (squared hinge) or SVC; return weights (d + 1,), α (n,) and iterations."""
+    from sklearn.exceptions import ConvergenceWarning
+    from sklearn.svm import SVC, LinearSVC
+
+    points = problems.points if problems.points.ndim == 2 else problems.points[b]
+    signs = problems.signs[b]
+    rows = torch.nonzero(signs)[:, 0]
+    features, sides = points[rows, :-1].cpu().numpy(), signs[rows].cpu().numpy()
+    alpha = torch.zeros_like(signs)
+    if settings.squared:
+        model = LinearSVC(C=settings.C, dual=False, tol=1e-2 * settings.tolerance, max_iter=10000)
+    else:
+        model = SVC(
+            C=settings.C, kernel="linear", tol=10 * settings.tolerance, cache_size=1000, max_iter=LIBSVM_ITERATIONS
+        )
+    with warnings.catch_warnings():
+        # A fit that stopped early shows in its gap, and from there in the report.
+        warnings.simplefilter("ignore", ConvergenceWarning)
+        model.fit(features, sides)
+    if not settings.squared:
+        alpha[rows[torch.as_tensor(model.support_.astype(np.int64), device=rows.device)]] = torch.as_tensor(
+            np.abs(model.dual_coef_[0]), device=alpha.device
+        )
+    weights = np.append(model.coef_[0], model.intercept_)
+    return torch.as_tensor(weights, device=points.device), alpha, int(np.max(model.n_iter_))
+
+
+# --- applying -----------------------------------------------------------------------------------------------------
+
+
+def _apply(features: np.ndarray, fit: Fit, targets: torch.Tensor, classes: int) -> tuple[np.ndarray, np.ndarray]:
+    """Return probabilities (n, P) float32 and decisions (n,) 0 … P − 1 of features (n, d), some rows at a time."""
+    probabilities = np.zeros((len(features), classes), np.float32)
+    decisions = np.zeros(len(features), np.int64)
+    for start in range(0, len(features), ROWS):
+        rows = slice(start, start + ROWS)
+        block = torch.as_tensor(features[rows], dtype=torch.float64, device=fit.weights.device)
+        values = block @ fit.weights[:, :-1].T + fit.weights[:, -1]
+        if targets.shape[1] == 1:
+            classwise, decision = normalised_sigmoids(values, fit.slope, fit.offset), _largest(values)
+        else:
+            classwise = couple(sigmoid(values, fit.slope, fit.offset), targets, classes)
+            decision = _largest(_votes(values, targets, classes))
+        probabilities[rows] = classwise.cpu().numpy()
+        decisions[rows] = decision.cpu().numpy()
+    return probabilities, decisions
+
+
+def _votes(values: torch.Tensor, pairs: torch.Tensor, classes: int) -> torch.Tensor:
+    """Return libsvm's votes (n, C) of pairwise decision values (n, P): above 0 for the first class, else the second."""
+    votes = values.new_zeros(len(values), classes)
+    won = (values > 0).to(values.dtype)
+    votes.index_add_(1, pairs[:, 0], won)
+    return votes.index_add_(1, pairs[:, 1], 1 - won)
+
+
+def _largest(values: torch.Tensor) -> torch.Tensor:
+    """Return the column (n,) of each row's largest value, the lowest of equals on any device."""
+    columns = torch.arange(values.shape[1], device=values.device)
+    first = columns.where(values == values.amax(1, keepdim=True), values.shape[1])
+    return first.amin(1)

@@ -1,0 +1,124 @@
+"""The JSON beside a result that says where it came from."""
+
+from __future__ import annotations
+
+import argparse
+import functools
+import importlib.metadata
+import os
+import resource
+import subprocess
+import sys
+import time
+from pathlib import Path
+from typing import Any
+
+from .code import SCRIPTS, code_files
+from .files import sha256, write_json
+
+LIBRARIES = (
+    "numpy",
+    "scipy",
+    "torch",
+    "torchvision",
+    "scikit-learn",
+    "faiss-gpu",
+    "faiss-cpu",
+    "pandas",
+    "pyarrow",
+    "matplotlib",
+    "seaborn",
+    "snakemake",
+)
+RAPL = Path("/sys/class/powercap")
+
+
+def energy() -> dict[str, int]:
+    """Return the energy counters of the processor packages in microjoules, empty where they cannot be read."""
+    counters = {}
+    for file in RAPL.glob("*rapl:[0-9]/energy_uj"):
+        try:
+            counters[file.parent.name] = int(file.read_text())
+        except (OSError, ValueError):
+            continue
+    return counters
+
+
+_STARTED, _ENERGY = time.time(), energy()
+
+
+def write(path: str | Path, args: argparse.Namespace, *, inputs: list[Path], results: list[Path], **facts: Any) -> None:
+    """Write the provenance of a job's results, atomically.
+
+    Parameters
+    ----------
+    path: the JSON to write, `<result>.provenance.json`.
+    args: the stage's parsed command line (its specification and threads are recorded).
+    inputs, results: the manifests that the job read and wrote; their SHA-256 are recorded, under names that do not
+        depend on where the checkout lies.
+    facts: anything else worth keeping, such as ``device`` or the seconds of each part.
+    """
+    folder = Path(path).parent
+    write_json(
+        path,
+        {
+            "spec": args.spec,
+            "code": code_files(*args.spec["code"]["files"]) if "code" in args.spec else None,
+            "inputs": {os.path.relpath(p, folder): sha256(p) for p in inputs},
+            "results": {os.path.relpath(p, folder): sha256(p) for p in results},
+            "git": git_state(),
+            "python": ".".join(map(str, sys.version_info[:3])),
+            "libraries": library_versions(),
+            "threads": args.threads,
+            "wall_seconds": round(time.time() - _STARTED, 3),
+            "peak_memory_bytes": resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
+            * (1 if sys.platform == "darwin" else 1024),
+            "energy_joules": energy_since_start(),
+            **gpu_facts(),
+            **facts,
+        },
+    )
+
+
+def energy_since_start() -> float | None:
+    """Return the joules that the processor packages used since this process started, other processes' included.
+
+    None where the counters cannot be read, or wrapped around meanwhile.
+    """
+    now = energy()
+    used = [now[name] - before for name, before in _ENERGY.items() if name in now]
+    return round(sum(used) / 1e6, 3) if used and min(used) >= 0 else None
+
+
+def gpu_facts() -> dict[str, Any]:
+    """Return the name and the peak memory of the GPU that this process used, if it used one."""
+    torch = sys.modules.get("torch")
+    if torch is None or not torch.cuda.is_initialized():
+        return {"device": "cpu"}
+    return {"device": torch.cuda.get_device_name(), "peak_gpu_memory_bytes": torch.cuda.max_memory_allocated()}
+
+
+@functools.cache
+def git_state() -> dict[str, Any]:
+    """Return ``{"commit": …, "dirty": …}`` of the checkout, both None outside one."""
+
+    def git(*words: str) -> str | None:
+        try:
+            done = subprocess.run(["git", "-C", str(SCRIPTS), *words], capture_output=True, text=True, timeout=20)
+        except (OSError, subprocess.TimeoutExpired):
+            return None
+        return done.stdout.strip() if done.returncode == 0 else None
+
+    status = git("status", "--porcelain", "--untracked-files=no")
+    return {"commit": git("rev-parse", "HEAD"), "dirty": None if status is None else bool(status)}
+
+
+def library_versions() -> dict[str, str]:
+    """Return the versions of the libraries that can move a number, where installed."""
+    versions = {}
+    for name in LIBRARIES:
+        try:
+            versions[name] = importlib.metadata.version(name)
+        except importlib.metadata.PackageNotFoundError:
+            continue
+    return versions

@@ -1,0 +1,95 @@
+"""Extract the features of all images at a range of evaluations of one run.
+
+  python workflow/scripts/features.py --spec '{"run": "digits/mlp16/true-labels/seed0", "network": {"module": "mlp",
+    "width": 16}, "precision": "auto", "layers": ["embedding"], "steps": [0, 100], "input_layer": "pixels"}' \\
+    --store STORE --labels LABELS --training RUN/training.json --checkpoints RUN/checkpoints \\
+    --features RUN/features/steps000000-000100 --logits RUN/logits/steps000000-000100 \\
+    --manifest RUN/features/steps000000-000100.json --state RUN/.state/features
+"""
+
+from __future__ import annotations
+
+import argparse
+import sys
+from pathlib import Path
+
+from dnn_or_knn import cli, files
+
+
+def main(args: argparse.Namespace) -> None:
+    import numpy as np
+    from dnn_or_knn import devices, extraction, networks, provenance
+    from dnn_or_knn.errors import UserError
+
+    spec = args.spec
+    device = devices.resolve(args.device)
+    precision = devices.set_precision(spec["precision"], device)
+    store, labels = files.read_json(args.store / "store.json"), files.read_json(args.labels / "labels.json")
+    files.check(args.store, store["files"], ["train_images.npy", "test_images.npy"])
+    files.check(args.labels, labels["files"], ["indices.npy"])
+    train = files.read_npy(args.store / "train_images.npy", mmap=True)
+    indices = files.read_npy(args.labels / "indices.npy")
+    if len(indices) and not 0 <= indices.min() <= indices.max() < len(train):
+        raise UserError(f"{args.labels} names images that {args.store} does not have; make the labels again")
+    network = networks.create(spec["network"], channels=store["channels"], size=store["size"], classes=store["classes"])
+    inputs = [args.store / "store.json", args.labels / "labels.json", args.training]
+    key = files.digest({"spec": spec, "logits": args.logits is not None, "inputs": [files.sha256(p) for p in inputs]})
+    job = extraction.Job(
+        run=spec.get("run", str(args.checkpoints)),
+        network=network,
+        points=extraction.select(network, spec["layers"], input_layer=spec["input_layer"], channels=store["channels"]),
+        logits=args.logits is not None,
+        input_layer=spec["input_layer"],
+        steps=spec["steps"],
+        splits={"train": train[indices], "test": np.array(files.read_npy(args.store / "test_images.npy", mmap=True))},
+        checkpoints=args.checkpoints,
+        listing=files.read_json(args.training)["files"],
+        state=extraction.open_state(args.state, key[:16]),
+    )
+    try:
+        made = extraction.extract(job, device=device, precision=precision, batch_size=args.batch_size)
+    except RuntimeError as error:
+        if not devices.is_out_of_memory(error):
+            raise
+        raise UserError("the device's memory cannot hold the images and one evaluation; set `device: cpu`") from error
+    extraction.publish(job.state / "features", list(made["features"]), args.features)
+    if args.logits is not None:
+        extraction.publish(job.state / "logits", list(made["logits"]), args.logits)
+    manifest = {
+        "steps": list(job.steps),
+        "layers": [{"name": point.name, "dimensions": point.dimensions} for point in job.points],
+        "train": len(job.splits["train"]),
+        "test": len(job.splits["test"]),
+        "files": made["features"],
+        "logits": made["logits"],
+    }
+    files.write_json(args.manifest, manifest)
+    provenance.write(
+        args.manifest.with_suffix(".provenance.json"),
+        args,
+        inputs=inputs,
+        results=[args.manifest],
+        precision=precision,
+        batch_size=made["batch_size"],
+        evaluations_resumed=made["resumed"],
+    )
+    files.remove(args.state)
+
+
+def arguments() -> argparse.ArgumentParser:
+    parser = cli.parser(__doc__)
+    parser.add_argument("--store", required=True, type=Path, help="folder of the data set's store")
+    parser.add_argument("--labels", required=True, type=Path, help="folder of the run's label set")
+    parser.add_argument("--training", required=True, type=Path, help="the training's manifest")
+    parser.add_argument("--checkpoints", required=True, type=Path, help="folder of the kept weights")
+    parser.add_argument("--features", required=True, type=Path, help="folder to make: float32 features, .npy")
+    parser.add_argument("--logits", type=Path, help="folder to make: float32 logits, .npy (default: none)")
+    parser.add_argument("--manifest", required=True, type=Path, help="JSON to make: what the folders hold")
+    parser.add_argument("--state", required=True, type=Path, help="folder of finished evaluations, removed at the end")
+    parser.add_argument("--device", choices=["auto", "cpu", "cuda"], default="auto", help="default: auto")
+    parser.add_argument("--batch-size", type=int, default=1000, help="images at a time on a GPU (default: 1000)")
+    return parser
+
+
+if __name__ == "__main__":
+    sys.exit(cli.run(main, arguments()))

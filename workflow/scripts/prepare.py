@@ -1,0 +1,57 @@
+"""Prepare one data set: check its files, or download them, and write an immutable store of uint8 images and int64 labels."""
+
+from __future__ import annotations
+
+import argparse
+import sys
+from pathlib import Path
+
+from dnn_or_knn import cli
+
+EPILOG = """
+Specification:
+  dataset     name of the data set
+  loader      "digits" (bundled with scikit-learn) or "torchvision"
+  class       torchvision's class, such as "MNIST" or "CIFAR100" (loader "torchvision")
+  channels, size, classes     what the images have to be; anything else is refused
+  test_fraction, split_seed   the split of the loader "digits" (default 0.2 and 0)
+
+Example:
+  python workflow/scripts/prepare.py --root data --no-download --store results/mnist/store \\
+    --spec '{"dataset": "mnist", "loader": "torchvision", "class": "MNIST", "channels": 1, "size": 28, "classes": 10}'
+"""
+
+
+def main(args: argparse.Namespace) -> None:
+    """Write {train,test}_{images,labels}.npy and the manifest store.json."""
+    from dnn_or_knn import loaders, provenance
+
+    data = loaders.load(args.spec, args.root, download=args.download)
+    manifest = loaders.write_store(args.store, args.spec, data)
+    provenance.write(manifest.with_suffix(".provenance.json"), args, inputs=[], results=[manifest])
+    cli.log.info(
+        "%s: %d training and %d test images", args.spec["dataset"], len(data.train_labels), len(data.test_labels)
+    )
+
+
+def options() -> argparse.ArgumentParser:
+    """Return the command line."""
+    parser = cli.parser(f"{__doc__}\n{EPILOG}")
+    parser.add_argument(
+        "--root",
+        type=Path,
+        default=Path("data"),
+        help="folder of torchvision's files: a copy that may be read-only, or where to download (default: data)",
+    )
+    parser.add_argument(
+        "--download",
+        action=argparse.BooleanOptionalAction,
+        default=False,
+        help="fetch what is missing or damaged under --root (default: no)",
+    )
+    parser.add_argument("--store", type=Path, required=True, help="folder for the store")
+    return parser
+
+
+if __name__ == "__main__":
+    sys.exit(cli.run(main, options()))

@@ -1,0 +1,33 @@
+"""Print an experiment's verdicts, and where its page is.
+
+python workflow/scripts/verdicts.py results/demo
+"""
+
+from __future__ import annotations
+
+import sys
+from pathlib import Path
+
+from dnn_or_knn.errors import UserError
+from dnn_or_knn.files import read_json
+
+COLOURS = {"supported": "32", "not supported": "31", "inconclusive": "33"}
+
+
+def main() -> None:
+    if len(sys.argv) != 2 or sys.argv[1].startswith("-"):
+        sys.exit(__doc__)
+    results = Path(sys.argv[1])
+    colour = sys.stdout.isatty()
+    for claim in read_json(results / "claims" / "claims.json")["claims"]:
+        verdict = f"{claim['verdict']:13}"
+        shown = f"\033[{COLOURS[claim['verdict']]}m{verdict}\033[0m" if colour else verdict
+        print(f"{claim['claim']}  {shown}  {claim['title']}" + ("  (one run)" if claim["one_run"] else ""))
+    print(f"\nEverything on one page: {(results / 'report.html').resolve().as_uri()}")
+
+
+if __name__ == "__main__":
+    try:
+        main()
+    except UserError as error:
+        sys.exit(f"error: {error}")

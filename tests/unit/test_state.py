@@ -37,7 +37,7 @@ def test_the_newest_state_is_loaded_and_two_are_kept(tmp_path):
 
 
 @pytest.mark.parametrize("damage", ["truncated", "empty", "flipped", "no header"])
-def test_a_damaged_state_is_detected_and_the_one_before_it_used(tmp_path, caplog, damage):
+def test_a_damaged_state_is_detected_and_the_one_before_it_used(tmp_path, caplog, monkeypatch, damage):
     with state.opened(tmp_path, KEY) as saved:
         saved.save(b"first" * 100)
         saved.save(b"second" * 100)
@@ -50,7 +50,7 @@ def test_a_damaged_state_is_detected_and_the_one_before_it_used(tmp_path, caplog
             "no header": os.urandom(300),
         }
         newest.write_bytes(damaged[damage])
-    state.log.propagate = True
+    monkeypatch.setattr(state.log, "propagate", True)
     with state.opened(tmp_path, KEY) as saved, caplog.at_level("WARNING", "dnn_or_knn"):
         assert saved.load() == b"first" * 100
         assert "is damaged" in caplog.text and newest.name in caplog.text

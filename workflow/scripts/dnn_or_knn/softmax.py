@@ -495,9 +495,11 @@ def _line_search(
     if not slope < 0:
         return None
     start = state.objective(C)
-    noise = start * (1e-6 if moved.dtype == torch.float32 else 1e-14)
+    # Of points fitted to certainty each logarithm is rounded at 1, not at the loss, which may be far smaller.
+    exact = start * 1e-14 + C * len(labels) * torch.finfo(torch.float64).eps
+    noise = start * 1e-6 if moved.dtype == torch.float32 else exact
     # Below this, f and its slope are rounding, while the gradient still says where to go: the full step is taken.
-    blind = start * (0.0 if moved.dtype == torch.float32 else 1e-14)
+    blind = 0.0 if moved.dtype == torch.float32 else exact
     low, high, step = 0.0, math.inf, 1.0
     for _ in range(30):
         trial = problem.at(

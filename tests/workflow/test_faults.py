@@ -133,7 +133,6 @@ def test_sigterm_is_passed_on_and_the_next_run_resumes(project: Project) -> None
 FAST = "digits/mlp8/true-labels/seed0"
 
 
-@pytest.mark.skip(reason="written, not yet seen to pass")
 @pytest.mark.slow
 @pytest.mark.parametrize(
     ("file", "rule", "target"),
@@ -161,11 +160,9 @@ def test_a_file_damaged_after_it_was_made_stops_what_reads_it(
         assert f"{path.name} is damaged: its SHA-256 is not the one in its manifest" in output
     finally:
         path.write_bytes(before)
-        finished.snakemake("--unlock")
-        finished.snakemake("--cores", "2")
+        finished.snakemake("--cores", "2", f"results/tiny/{target}", "all")
 
 
-@pytest.mark.skip(reason="written, not yet seen to pass")
 @pytest.mark.slow
 def test_a_clock_that_goes_backwards_confuses_nothing(finished: Project) -> None:
     """All results lie in the future; nothing is stale, and a change still runs exactly what it must."""
@@ -176,7 +173,7 @@ def test_a_clock_that_goes_backwards_confuses_nothing(finished: Project) -> None
     text = (finished.folder / "tiny.yaml").read_text()
     try:
         (finished.folder / "tiny.yaml").write_text(text + "probes: {lr: {kind: logistic, C: 0.5}}\n")
-        finished.snakemake("--cores", "2")
+        assert "files were dated in the future" in finished.snakemake("--cores", "2")
         assert finished.planned() == set()
     finally:
         (finished.folder / "tiny.yaml").write_text(text)
@@ -196,9 +193,8 @@ def small_disk(folder: Path, megabytes: float) -> Iterator[Callable[[str], None]
         subprocess.run(["umount", "--lazy", str(folder)], check=True)
 
 
-@pytest.mark.skip(reason="written, not yet seen to pass")
 @pytest.mark.slow
-@pytest.mark.parametrize("megabytes", [0.1, 1, 3])
+@pytest.mark.parametrize("megabytes", [0.1, 3])
 def test_a_full_disk_is_one_sentence_and_costs_nothing(finished: Project, project: Project, megabytes: float) -> None:
     with small_disk(project.folder / "results", megabytes) as remount:
         child = project.start("--cores", "1", "--retries", "0")
@@ -212,7 +208,6 @@ def test_a_full_disk_is_one_sentence_and_costs_nothing(finished: Project, projec
         same_results(project, finished)
 
 
-@pytest.mark.skip(reason="written, not yet seen to pass")
 @pytest.mark.slow
 def test_a_results_folder_made_read_only_is_one_sentence(finished: Project, project: Project) -> None:
     with small_disk(project.folder / "results", 500) as remount:

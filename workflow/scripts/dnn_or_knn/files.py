@@ -9,6 +9,7 @@ import json
 import os
 import secrets
 import shutil
+import time
 from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -41,15 +42,30 @@ def atomic(path: str | Path) -> Iterator[Path]:
             shutil.rmtree(path)
         os.replace(temporary, path)
         _flush(path.parent)
-    except OSError as error:
-        if error.errno in DISK_ERRORS:
-            raise UserError(
-                f"{path} could not be written: {os.strerror(error.errno)}; free space or permissions there, then run again"
-            ) from error
-        raise
+    except (OSError, RuntimeError) as error:
+        number = _disk_error(error, path.parent)
+        if number is None:
+            raise
+        raise UserError(
+            f"{path} could not be written: {os.strerror(number)}; free space or permissions there, then run again"
+        ) from error
     finally:
         if temporary is not None:
             remove(temporary)
+
+
+def _disk_error(error: OSError | RuntimeError, folder: Path) -> int | None:
+    """Return the errno of what is wrong with the disk, None if it is something else.
+
+    NumPy and torch report a short write without one ("1438 requested and 496 written"): then the disk is full if it
+    has no room left.
+    """
+    if isinstance(error, OSError) and error.errno in DISK_ERRORS:
+        return error.errno
+    with contextlib.suppress(OSError):
+        if getattr(error, "errno", None) is None and shutil.disk_usage(folder).free < 2**16:
+            return errno.ENOSPC
+    return None
 
 
 def _flush(path: Path) -> None:
@@ -68,6 +84,21 @@ def remove(path: str | Path) -> None:
         shutil.rmtree(path, ignore_errors=True)
     else:
         path.unlink(missing_ok=True)
+
+
+def bring_dates_back(folder: str | Path) -> int:
+    """Date the files below `folder` that lie in the future just before now, in the same order; return how many.
+
+    After a clock went back, Snakemake would take what is made now for older than what it is made from.
+    """
+    now = time.time_ns()
+    dates = {path: path.lstat().st_mtime_ns for path in Path(folder).rglob("*")}
+    later = {path: date for path, date in dates.items() if date > now}
+    ranks = {date: rank for rank, date in enumerate(sorted(set(later.values()), reverse=True))}
+    for path, date in later.items():
+        new = now - 10_000 * ranks[date]
+        os.utime(path, ns=(new, new), follow_symlinks=False)
+    return len(later)
 
 
 def sha256(path: str | Path) -> str:

@@ -18,7 +18,7 @@ from typing import Any
 from .code import SCRIPTS, code_digest
 from .errors import UserError
 from .experiment import Experiment, create
-from .files import read_json, write_json
+from .files import bring_dates_back, read_json, write_json
 from .jobs import Jobs
 
 WORKFLOW = SCRIPTS.parent
@@ -36,7 +36,10 @@ def start(config: Mapping[str, Any], *, remote: bool) -> Jobs:
 
 
 def freeze(experiment: Experiment) -> None:
-    """Write down the configuration and the code that this run of Snakemake uses."""
+    """Write down the configuration and the code that this run of Snakemake uses; mend dates that lie in the future."""
+    moved = bring_dates_back(experiment.results)
+    if moved:
+        print(f"{experiment.results}: {moved} files were dated in the future; they are dated now", file=sys.stderr)
     write_json(_frozen(experiment.config["experiment"]), {"config": experiment.config, "code": workflow_digest()})
 
 

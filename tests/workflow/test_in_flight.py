@@ -11,14 +11,14 @@ import pytest
 from project import Project, same_results
 
 pytestmark = [
-    pytest.mark.skip(reason="written, not yet seen to pass"),
     pytest.mark.slow,
     pytest.mark.xdist_group("finished"),
 ]
 #: Runs every job through a new Snakemake that parses the workflow again, as a cluster's node does.
 REMOTE = (
-    *("--executor", "cluster-generic", "--cluster-generic-submit-cmd", "sh -c '\"$0\" > /dev/null 2>&1 & echo $!'"),
+    *("--executor", "cluster-generic", "--cluster-generic-submit-cmd", "sh -c '\"$0\" >> jobs.log 2>&1 & echo $!'"),
     *("--cluster-generic-status-cmd", "./status.sh", "--jobs", "2", "--latency-wait", "10", "--retries", "0"),
+    *("--seconds-between-status-checks", "1"),
 )
 STATUS = """#!/bin/sh
 # A job that runs is running; how one ended, Snakemake reads off the marks that the job leaves.
@@ -26,11 +26,11 @@ kill -0 "$1" 2>/dev/null && echo running || echo success
 """
 
 
-def start(project: Project) -> subprocess.Popen:
+def start(project: Project, *targets: str) -> subprocess.Popen:
     status = project.folder / "status.sh"
     status.write_text(STATUS)
     status.chmod(0o755)
-    return project.start(*REMOTE, "--max-status-checks-per-second", "5")
+    return project.start(*REMOTE, "--max-status-checks-per-second", "5", *targets)
 
 
 def wait_until(path: Path, child: subprocess.Popen) -> None:
@@ -56,16 +56,15 @@ def test_a_configuration_edited_in_flight_is_not_used(finished: Project, project
 
 
 def test_code_edited_in_flight_stops_the_jobs_and_says_so(project: Project) -> None:
-    child = start(project)
+    child = start(project, "results/tiny/digits/mlp8/true-labels/seed0/training.json")
     wait_until(project.folder / "results/tiny/digits/store/store.json", child)
     path = project.folder / "workflow/scripts/dnn_or_knn/training.py"
     path.write_text(path.read_text() + "\nX = 1\n")
     child.communicate()
     assert child.returncode
-    logs = "".join(p.read_text() for p in (project.folder / ".snakemake" / "log").glob("*.log"))
-    logs += "".join(p.read_text() for p in (project.folder / "results").rglob("*.log"))
-    for manifest in (project.folder / "results").rglob("seed0/training.provenance.json"):
-        assert "X" not in json.loads(manifest.read_text())["spec"]
+    said = "the code under workflow/ changed while Snakemake was running; stop it and start it again"
+    assert said in (project.folder / "jobs.log").read_text()
+    assert not list((project.folder / "results").rglob("training.json"))
 
 
 def test_code_edited_under_a_local_run_stops_the_jobs_and_says_so(project: Project) -> None:

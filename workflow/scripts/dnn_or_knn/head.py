@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import glob
 import hashlib
+import json
 import os
 import sys
 from collections.abc import Iterable, Mapping
@@ -18,7 +19,7 @@ from typing import Any
 from .code import SCRIPTS, code_digest
 from .errors import UserError
 from .experiment import Experiment, create
-from .files import bring_dates_back, read_json, write_json
+from .files import bring_dates_back, read_json, write_text
 from .jobs import Jobs
 
 WORKFLOW = SCRIPTS.parent
@@ -40,7 +41,9 @@ def freeze(experiment: Experiment) -> None:
     moved = bring_dates_back(experiment.results)
     if moved:
         print(f"{experiment.results}: {moved} files were dated in the future; they are dated now", file=sys.stderr)
-    write_json(_frozen(experiment.config["experiment"]), {"config": experiment.config, "code": workflow_digest()})
+    frozen = {"config": experiment.config, "code": workflow_digest()}
+    # In the order of the configuration, which is the order in figures.
+    write_text(_frozen(experiment.config["experiment"]), json.dumps(frozen, indent=1) + "\n")
 
 
 def _frozen(experiment: str) -> Path:

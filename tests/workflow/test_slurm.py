@@ -13,7 +13,6 @@ from conftest import ROOT
 from project import Project, same_results
 
 pytestmark = [
-    pytest.mark.skip(reason="written, not yet seen to pass"),
     pytest.mark.slow,
     pytest.mark.xdist_group("finished"),
 ]

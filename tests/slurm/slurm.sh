@@ -1,7 +1,7 @@
 #!/usr/bin/env bash
 # A real SLURM on this one machine, without systemd: munged, slurmctld, slurmd, and a stand-in for a GPU.
 #
-#   tests/slurm/slurm.sh start FOLDER    install if needed (Debian, root), configure in FOLDER, start
+#   tests/slurm/slurm.sh start FOLDER    install if needed (Debian, root; status 77 if that fails), configure, start
 #   tests/slurm/slurm.sh node FOLDER     start slurmd again after it was killed
 #   tests/slurm/slurm.sh stop FOLDER
 set -euo pipefail
@@ -12,8 +12,7 @@ export SLURM_CONF=$folder/slurm.conf
 install() {
     command -v slurmctld >/dev/null && command -v munged >/dev/null && return
     export DEBIAN_FRONTEND=noninteractive
-    apt-get update -qq
-    apt-get install -y -qq --no-install-recommends slurm-wlm munge >/dev/null
+    { apt-get update -qq && apt-get install -y -qq --no-install-recommends slurm-wlm munge >/dev/null; } || exit 77
 }
 
 configure() {
@@ -33,7 +32,6 @@ SelectType=select/cons_tres
 SelectTypeParameters=CR_Core_Memory
 JobAcctGatherType=jobacct_gather/none
 AccountingStorageType=accounting_storage/none
-SlurmctldParameters=enable_configless
 StateSaveLocation=$folder/state
 SlurmdSpoolDir=$folder/spool
 SlurmctldLogFile=$folder/log/slurmctld.log
@@ -51,6 +49,15 @@ NodeName=localhost NodeHostname=$(hostname -s) NodeAddr=127.0.0.1 CPUs=$cpus Rea
 PartitionName=gpu Nodes=localhost Default=YES MaxTime=INFINITE State=UP
 CONF
     printf 'Name=gpu File=/dev/null\n' >"$folder/gres.conf"
+    # Commands inside jobs do not see SLURM_CONF: the plugin clears SLURM's variables before it submits.
+    mkdir -p /etc/slurm
+    for name in slurm gres; do
+        if [ -e "/etc/slurm/$name.conf" ] && [ ! -L "/etc/slurm/$name.conf" ]; then
+            echo "/etc/slurm/$name.conf belongs to a SLURM of this machine; it is left alone" >&2
+            exit 1
+        fi
+        ln -sfn "$folder/$name.conf" "/etc/slurm/$name.conf"
+    done
 }
 
 case $command in
@@ -75,5 +82,6 @@ stop)
     for name in slurmd slurmctld; do
         [ -f "$folder/$name.pid" ] && kill "$(cat "$folder/$name.pid")" 2>/dev/null || true
     done
+    rm -f /etc/slurm/slurm.conf /etc/slurm/gres.conf
     ;;
 esac

@@ -129,3 +129,21 @@ def test_an_archive_that_reaches_outside_is_refused(project: Project, tmp_path: 
     done = project.python("workflow/scripts/archive.py", "unpack", str(tmp_path / "evil.tar.gz"))
     assert done.returncode == 1 and "no plain file below results/" in done.stderr
     assert not (project.folder / "results").exists()
+
+
+@pytest.mark.slow
+def test_the_size_of_a_shard_changes_no_bit(finished: Project, project: Project) -> None:
+    (project.folder / "shards.yaml").write_text("shards: {evaluations: 1}\n")
+    table = "results/tiny/measures/measures.parquet"
+    project.snakemake("--cores", "2", table, overlays=("tiny.yaml", "shards.yaml"))
+    folders = [checkout.folder / "results" / "tiny" for checkout in (project, finished)]
+    for name in ("measures.parquet", "replicates.parquet"):
+        one, two = ((folder / "measures" / name).read_bytes() for folder in folders)
+        assert one == two, name
+    # Which shard a fit lies in differs; its arrays do not.
+    one, two = (
+        {(*path.relative_to(folder).parts[:-2], path.name): path for path in folder.rglob("probes/*/*/*.npz")}
+        for folder in folders
+    )
+    assert one and one.keys() == two.keys()
+    assert [name for name in one if one[name].read_bytes() != two[name].read_bytes()] == []

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import re
 import subprocess
 import time
 from collections.abc import Iterator
@@ -33,6 +34,8 @@ def slurm(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Path]:
         pytest.skip("starting SLURM's daemons needs root")
     folder = tmp_path_factory.mktemp("slurm")
     started = subprocess.run([SCRIPT, "start", str(folder)], capture_output=True, text=True)
+    if started.returncode == 77:
+        pytest.skip("SLURM is not installed here and could not be installed")
     assert started.returncode == 0, started.stdout + started.stderr
     os.environ["SLURM_CONF"] = str(folder / "slurm.conf")
     yield folder
@@ -61,7 +64,7 @@ def test_the_dag_through_sbatch_with_a_cancelled_job_and_a_killed_daemon(
     snakemake = project.start(*OPTIONS)
     cancelled = wait_for_job("train", snakemake)
     shown = subprocess.run(["scontrol", "show", "job", cancelled], capture_output=True, text=True, check=True).stdout
-    assert "gres/gpu" in shown
+    assert re.search(r"gres[:/]gpu[:=]1", shown)
     time.sleep(2)
     subprocess.run(["scancel", cancelled], check=True)
     wait_for_job("features", snakemake)

@@ -7,8 +7,10 @@ import os
 import signal
 import subprocess
 import sys
+import tempfile
 import time
 from pathlib import Path
+from types import SimpleNamespace
 
 import numpy as np
 import pytest
@@ -53,6 +55,33 @@ def test_a_disk_that_refuses_is_one_sentence(tmp_path: Path, number: int) -> Non
     ):
         raise OSError(number, os.strerror(number))
     assert not list(tmp_path.iterdir())
+
+
+def test_a_short_write_on_a_full_disk_is_one_sentence(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """NumPy's tofile and torch.save say nothing of the disk, and name no errno."""
+    for free, expected in ((4096, UserError), (2**40, OSError)):
+        monkeypatch.setattr(files.shutil, "disk_usage", lambda folder, free=free: SimpleNamespace(free=free))
+        with pytest.raises(expected), files.atomic(tmp_path / "a.npy") as temporary:
+            temporary.write_bytes(b"half")
+            raise OSError("1438 requested and 496 written")
+        assert not list(tmp_path.iterdir())
+
+
+@given(dates=st.lists(st.integers(-5, 5), min_size=1, max_size=6))
+def test_dates_in_the_future_come_back_in_their_order(dates: list[int]) -> None:
+    with tempfile.TemporaryDirectory() as name:
+        paths = [Path(name) / str(number) for number in range(len(dates))]
+        now = time.time()
+        for path, date in zip(paths, dates, strict=True):
+            path.touch()
+            os.utime(path, (now + 1000 * date - 500,) * 2)
+        moved = files.bring_dates_back(name)
+        after = [path.stat().st_mtime for path in paths]
+    assert moved == sum(date > 0 for date in dates)
+    assert max(after) <= time.time()
+    for one, old in zip(after, dates, strict=True):
+        for two, other in zip(after, dates, strict=True):
+            assert (one < two) == (old < other)
 
 
 def test_killed_in_the_middle_leaves_the_old_file(tmp_path: Path) -> None:

@@ -89,5 +89,5 @@ def same_results(one: Project, other: Project, *, part: bool = False) -> None:
     assert first
     assert first.keys() - second.keys() == set()
     assert part or second.keys() - first.keys() == set()
-    different = [name for name in first if first[name] != second.get(name)]
+    different = [name for name in first if first[name] != second[name]]
     assert different == [], different

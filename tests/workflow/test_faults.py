@@ -194,7 +194,7 @@ def small_disk(folder: Path, megabytes: float) -> Iterator[Callable[[str], None]
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("megabytes", [0.1, 3])
+@pytest.mark.parametrize("megabytes", [0.1, 1, 3])
 def test_a_full_disk_is_one_sentence_and_costs_nothing(finished: Project, project: Project, megabytes: float) -> None:
     with small_disk(project.folder / "results", megabytes) as remount:
         child = project.start("--cores", "1", "--retries", "0")

@@ -92,12 +92,16 @@ def bring_dates_back(folder: str | Path) -> int:
     After a clock went back, Snakemake would take what is made now for older than what it is made from.
     """
     now = time.time_ns()
-    dates = {path: path.lstat().st_mtime_ns for path in Path(folder).rglob("*")}
-    later = {path: date for path, date in dates.items() if date > now}
+    later = {}
+    for path in Path(folder).rglob("*"):
+        with contextlib.suppress(FileNotFoundError):  # a job that outlived its Snakemake may be clearing up
+            if (date := path.lstat().st_mtime_ns) > now:
+                later[path] = date
     ranks = {date: rank for rank, date in enumerate(sorted(set(later.values()), reverse=True))}
     for path, date in later.items():
         new = now - 10_000 * ranks[date]
-        os.utime(path, ns=(new, new), follow_symlinks=False)
+        with contextlib.suppress(FileNotFoundError):
+            os.utime(path, ns=(new, new), follow_symlinks=False)
     return len(later)
 
 
@@ -123,9 +127,9 @@ def write_text(path: str | Path, text: str) -> None:
         temporary.write_text(text, encoding="utf-8")
 
 
-def write_json(path: str | Path, value: Any) -> None:
-    """Write a plain value as indented JSON with sorted keys, atomically."""
-    write_text(path, json.dumps(value, indent=1, sort_keys=True, allow_nan=False) + "\n")
+def write_json(path: str | Path, value: Any, *, sort_keys: bool = True) -> None:
+    """Write a plain value as indented JSON, atomically; keys are sorted unless their order means something."""
+    write_text(path, json.dumps(value, indent=1, sort_keys=sort_keys, allow_nan=False) + "\n")
 
 
 def read_json(path: str | Path) -> Any:

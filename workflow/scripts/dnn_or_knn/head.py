@@ -9,7 +9,6 @@ from __future__ import annotations
 
 import glob
 import hashlib
-import json
 import os
 import sys
 from collections.abc import Iterable, Mapping
@@ -19,7 +18,7 @@ from typing import Any
 from .code import SCRIPTS, code_digest
 from .errors import UserError
 from .experiment import Experiment, create
-from .files import bring_dates_back, read_json, write_text
+from .files import bring_dates_back, read_json, write_json
 from .jobs import Jobs
 
 WORKFLOW = SCRIPTS.parent
@@ -43,7 +42,7 @@ def freeze(experiment: Experiment) -> None:
         print(f"{experiment.results}: {moved} files were dated in the future; they are dated now", file=sys.stderr)
     frozen = {"config": experiment.config, "code": workflow_digest()}
     # In the order of the configuration, which is the order in figures.
-    write_text(_frozen(experiment.config["experiment"]), json.dumps(frozen, indent=1) + "\n")
+    write_json(_frozen(experiment.config["experiment"]), frozen, sort_keys=False)
 
 
 def _frozen(experiment: str) -> Path:

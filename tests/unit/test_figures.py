@@ -467,3 +467,23 @@ def test_the_curves_script(tmp_path: Path) -> None:
     (tmp_path / runs[0] / "history.csv").unlink()
     with pytest.raises(UserError, match=r"history\.csv is missing"):
         curves.data({run: tmp_path / run / "history.csv" for run in runs})
+
+
+@pytest.mark.parametrize(
+    ("number", "zooms"), [(1, True), (2, True), (3, True), (4, False), (5, True), (6, True), (7, True)]
+)
+def test_captions_speak_of_insets_where_there_can_be_some(number: int, zooms: bool) -> None:
+    figure, _ = drawn(number)
+    caption = importlib.import_module(f"dnn_or_knn.figures.figure{number}").caption(specification(number))
+    assert (figures.INSETS in caption) is zooms
+    assert zooms or not by_gid(figure, "inset")
+
+
+def test_the_end_of_an_overfit_run_is_enlarged_where_its_divergences_lie_on_each_other() -> None:
+    measures, runs = tables(datasets=("digits",))
+    close = measures.copy()
+    overfit = close["labels"] == "overfit"
+    late = overfit & (close["model"] == "knn") & (close["step"] > close.loc[overfit, "step"].max() / 4)
+    close.loc[late, "d_kl"] = close["d_kl"].max() * 0.001 * (1 + (close.loc[late, "split"] == "test"))
+    figure, _ = draw(7, (close, runs), specification(7, ("digits",)))
+    assert len(by_gid(figure, "inset")) == 1

@@ -34,6 +34,8 @@ COLUMNS = [
     *("layer", "x", "y", "converged", "note"),
 ]
 ACCURACY, P_SAME, STEP = "Accuracy (%)", r"$P_\mathrm{SAME}$", "Training step"
+#: What captions say of the zooms on the end of training.
+INSETS = "Insets: the end of training, enlarged, where the curves lie on each other."
 #: Quantity on an axis → how the CSV says it without mathematical markup.
 PLAIN = {P_SAME: "P_SAME", r"$D_\mathrm{KL}\times 100$": "D_KL x 100"}
 
@@ -241,7 +243,7 @@ def figure(
     column_heads: Sequence[str],
     handles: Sequence[Line2D | Patch],
     height: float = 1.42,
-    zoom: bool = False,
+    zoom: bool = True,
     divergences: bool = False,
     prepare: Callable[[Axes], None] = plotting.step_axis,
     xlabel: str = STEP,

@@ -9,7 +9,7 @@ import pandas as pd
 from matplotlib.figure import Figure
 
 from .. import plotting
-from . import Panel, architecture_grid, assemble, describe, figure, letter, model_curves, models
+from . import INSETS, Panel, architecture_grid, assemble, describe, figure, letter, model_curves, models
 
 
 def panels(spec: Mapping[str, Any]) -> list[Panel]:
@@ -51,7 +51,6 @@ def draw(table: pd.DataFrame, spec: Mapping[str, Any], layers: Sequence[Mapping[
             plotting.handle(plotting.model_title(name, titles), plotting.model_look(name, spec["probes"], under=True))
             for name in models(spec, network=True)
         ],
-        zoom=True,
     )
 
 
@@ -59,7 +58,7 @@ def caption(spec: Mapping[str, Any]) -> str:
     """Return the figure's caption."""
     return (
         "Test accuracy of the network (DNN) and of the probes fitted on its embedding, against the training step. "
-        "Insets: the end of training, enlarged, where the curves lie on each other."
+        f"{INSETS}"
     )
 
 

@@ -9,7 +9,7 @@ import pandas as pd
 from matplotlib.figure import Figure
 
 from .. import plotting
-from . import P_SAME, Curve, Panel, assemble, describe, figure, letter, nearest_neighbours
+from . import INSETS, P_SAME, Curve, Panel, assemble, describe, figure, letter, nearest_neighbours
 
 
 def curves(spec: Mapping[str, Any]) -> tuple[Curve, ...]:
@@ -49,7 +49,6 @@ def draw(table: pd.DataFrame, spec: Mapping[str, Any], layers: Sequence[Mapping[
         row_heads=[],
         column_heads=[plotting.dataset_title(name, spec.get("titles")) for name in spec["datasets"]],
         handles=[plotting.handle(one.series, one.look) for one in curves(spec)],
-        zoom=True,
     )
 
 
@@ -57,7 +56,7 @@ def caption(spec: Mapping[str, Any]) -> str:
     """Return the figure's caption."""
     return (
         "P_SAME of k-NN, the fraction of test images to which k-NN on the embedding gives the same class as the network, "
-        "against the training step, for each architecture."
+        f"against the training step, for each architecture. {INSETS}"
     )
 
 

@@ -89,6 +89,7 @@ def draw(table: pd.DataFrame, spec: Mapping[str, Any], layers: Sequence[Mapping[
         height=1.5,
         prepare=layer_axis,
         xlabel="",
+        zoom=False,
         strip=(diagram.HEIGHT, network) if layers else None,
     )
 

@@ -9,7 +9,7 @@ import pandas as pd
 from matplotlib.figure import Figure
 
 from .. import plotting
-from . import ACCURACY, Panel, assemble, describe, divergence, figure, letter, model_curves, models
+from . import ACCURACY, INSETS, Panel, assemble, describe, divergence, figure, letter, model_curves, models
 
 
 def panels(spec: Mapping[str, Any]) -> list[Panel]:
@@ -59,7 +59,7 @@ def caption(spec: Mapping[str, Any]) -> str:
     return (
         f"{name} trained on true labels. Top: accuracy of the network on train and test images. Middle and bottom: "
         "divergence D_KL(probe || network) × 100, in nats, on train and on test images, against the training step. "
-        "Middle and bottom of a data set have one scale."
+        f"Middle and bottom of a data set have one scale. {INSETS}"
     )
 
 

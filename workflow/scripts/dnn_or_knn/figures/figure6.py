@@ -9,7 +9,7 @@ import pandas as pd
 from matplotlib.figure import Figure
 
 from .. import plotting
-from . import Panel, assemble, describe, divergence, figure, letter, model_curves, models
+from . import INSETS, Panel, assemble, describe, divergence, figure, letter, model_curves, models
 
 
 def panels(spec: Mapping[str, Any]) -> list[Panel]:
@@ -55,7 +55,8 @@ def caption(spec: Mapping[str, Any]) -> str:
     return (
         f"{name} trained on random labels. Top: accuracy of the network on its training set. Middle and bottom: divergence "
         "D_KL(probe || network) × 100, in nats, on train and on test images, against the training step; both have one "
-        "scale. Dashed line: memorization, the first evaluation at which the train accuracy rounds to 100.0 %."
+        "scale. Dashed line: memorization, the first evaluation at which the train accuracy rounds to 100.0 %. "
+        f"{INSETS}"
     )
 
 

@@ -9,7 +9,7 @@ import pandas as pd
 from matplotlib.figure import Figure
 
 from .. import plotting
-from . import Panel, assemble, describe, figure, letter, model_curves, nearest_neighbours
+from . import INSETS, Panel, assemble, describe, figure, letter, model_curves, nearest_neighbours
 
 DIVERGENCE = r"$D_\mathrm{KL}\times 100$ (nats)"
 
@@ -63,7 +63,8 @@ def caption(spec: Mapping[str, Any]) -> str:
     return (
         f"{name} made to overfit: a part of the training set, no augmentation, no weight decay. Top: accuracy of the network "
         "on test images. Bottom: divergence D_KL(k-NN || network) × 100, in nats, of train and of test images, against the "
-        "training step. Dashed line: memorization, the first evaluation at which the train accuracy rounds to 100.0 %."
+        "training step. Dashed line: memorization, the first evaluation at which the train accuracy rounds to 100.0 %. "
+        f"{INSETS}"
     )
 
 

@@ -12,6 +12,7 @@ import os
 import signal
 import subprocess
 import sys
+import threading
 import time
 from collections import Counter
 from pathlib import Path
@@ -23,6 +24,7 @@ import torch
 import train
 from conftest import SCRIPTS
 from dnn_or_knn import cli, devices, files, images, networks, state, training
+from dnn_or_knn import trainer as trainer_module
 from dnn_or_knn.errors import Interrupted, UserError
 from dnn_or_knn.seeds import generator
 from dnn_or_knn.trainer import PLAN, Images, Trainer, batches, epoch_order, learning_rate
@@ -42,6 +44,7 @@ from tiny_training import (
     stage,
     started,
 )
+from torch._subclasses.fake_tensor import FakeTensorMode
 
 torch.set_num_threads(1)
 CPU = torch.device("cpu")
@@ -178,6 +181,55 @@ def test_a_captured_step_on_a_gpu_is_the_step_on_the_cpu(network):
         again.advance()
     assert distance(again.weights(), gpu.weights()) < 1e-3 and again.step == gpu.step == 20 + PLAN
     assert len(again.read(wait=True)) == PLAN
+
+
+@pytest.mark.parametrize("precision", ["float32", "bf16", "float64"])
+@pytest.mark.parametrize("network", [WRN | {"shortcut": "pool"}, LENET, MLP | {"normalize_embedding": True}])
+def test_a_step_for_a_gpu_stays_there_and_asks_it_for_nothing(monkeypatch, network, precision):
+    """On fake tensors, which need no GPU: two devices in one operation, and reading a value, are errors of theirs.
+
+    The backward pass and the fused update need the device itself; gradients take their parameters' form.
+    """
+    monkeypatch.setattr(torch.cuda.amp.common, "amp_definitely_not_available", lambda: False)
+    monkeypatch.setattr(torch.cuda, "is_bf16_supported", lambda **_: True)
+    device, dtype = torch.device("cuda", 0), devices.dtype(precision)
+    net = networks.create(network, channels=3, size=SIZE, classes=CLASSES, dtype=dtype)
+
+    def fake(tensor: torch.Tensor) -> torch.Tensor:
+        return torch.empty_strided(tensor.shape, tensor.stride(), dtype=tensor.dtype, device=device)
+
+    with FakeTensorMode(), monkeypatch.context() as patch:
+        for module in net.modules():
+            for name, parameter in list(module.named_parameters(recurse=False)):
+                module._parameters[name] = torch.nn.Parameter(fake(parameter))
+            for name, buffer in list(module.named_buffers(recurse=False)):
+                module._buffers[name] = fake(buffer)
+        patch.setattr(net, "to", lambda *_, **__: net)
+        facts = ((COUNT, 3, SIZE, SIZE), torch.uint8), ((COUNT,), torch.int64)
+        data = Images(*(torch.zeros(shape, dtype=kind, device=device) for shape, kind in facts))
+        trainer = Trainer(net, settings_of(), data, seed=3, device=device, precision=precision)
+        updated: list[str] = []
+
+        def backward(loss: torch.Tensor) -> None:
+            for parameter in net.parameters():
+                parameter.grad = torch.empty_like(parameter)
+
+        def update(parameters: list, gradients: list, velocities: list, *, lr: torch.Tensor, **_: object) -> None:
+            assert len(parameters) == len(gradients) == len(velocities)
+            # The fused kernel reads the rate through a pointer to float, on the parameters' device.
+            assert (lr.device, lr.dtype, lr.shape) == (device, torch.float32, ())
+            updated.extend(name for name, p in net.named_parameters() if any(p is one for one in parameters))
+
+        patch.setattr(torch.Tensor, "backward", backward)
+        patch.setattr(trainer_module, "sgd", update)
+        trainer._set_rate(0.1)
+        loss, correct = trainer._gradients()
+        assert (loss.dtype, loss.device, correct.device) == (dtype, device, device)
+        trainer._update(loss, correct)
+        with pytest.raises(Exception, match=r"item|data-dependent|_local_scalar_dense"):
+            float(loss)  # the fakes do notice
+    trainer.close()
+    assert sorted(updated) == sorted(name for name, _ in net.named_parameters())
 
 
 # Sample order and schedule.
@@ -344,6 +396,32 @@ def test_a_killed_run_goes_back_to_its_last_state(tmp_path, monkeypatch):
             trained(tmp_path / "parts", trainer_of(steps=30), save_every=0.02)
     parts = trained(tmp_path / "parts", trainer_of(steps=30))
     assert parts._replace(sessions=[]) == whole._replace(sessions=[])
+
+
+def test_whoever_holds_the_lock_finds_steps_and_losses_that_agree(tmp_path, monkeypatch):
+    """A stop request may be answered by another thread at any moment between or inside steps."""
+    jobs, seen, over = [], [], threading.Event()
+    monkeypatch.setattr(training._Run, "_at_step", lambda self, requests: jobs.append(self) if not jobs else None)
+
+    def look() -> None:
+        while not over.is_set():
+            if jobs and jobs[0].trainer.step:
+                job = jobs[0]
+                with job.trainer.lock:
+                    job.books.add(job.trainer.read(wait=True), job.trainer.training)
+                    seen.append((job.books.read, job.trainer.step))
+
+    interval = sys.getswitchinterval()
+    sys.setswitchinterval(1e-6)
+    other = threading.Thread(target=look)
+    other.start()
+    try:
+        trained(tmp_path, trainer_of(MLP, steps=300, batch_size=5), checkpoints=[])
+    finally:
+        over.set()
+        other.join()
+        sys.setswitchinterval(interval)
+    assert len({step for _, step in seen}) > 10 and all(read == step for read, step in seen)
 
 
 def test_a_truncated_state_costs_one_generation_and_changes_nothing(tmp_path, monkeypatch):

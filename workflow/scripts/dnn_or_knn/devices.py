@@ -252,13 +252,15 @@ def dtype(precision: str) -> torch.dtype:
 
 # Memory and compilation.
 
+#: How the CPU's allocator, CUDA's, the driver's, and the libraries' own put it.
+OUT_OF_MEMORY = ("can't allocate memory", "CUDA out of memory", "CUDA error: out of memory", "STATUS_ALLOC_FAILED")
+
 
 def is_out_of_memory(error: BaseException) -> bool:
     """Say whether an error means that the device's (or the machine's) memory is full."""
     if isinstance(error, torch.OutOfMemoryError | MemoryError):
         return True
-    text = str(error)
-    return isinstance(error, RuntimeError) and ("can't allocate memory" in text or "CUDA out of memory" in text)
+    return isinstance(error, RuntimeError) and any(words in str(error) for words in OUT_OF_MEMORY)
 
 
 def compiled(function: Callable[P, R], device: torch.device) -> Callable[P, R]:

@@ -27,7 +27,7 @@ from dnn_or_knn import cli, devices, files, images, networks, state, training
 from dnn_or_knn import trainer as trainer_module
 from dnn_or_knn.errors import Interrupted, UserError
 from dnn_or_knn.seeds import generator
-from dnn_or_knn.trainer import PLAN, Images, Trainer, batches, epoch_order, learning_rate
+from dnn_or_knn.trainer import COMPILE_STEPS, PLAN, Images, Trainer, batches, epoch_order, learning_rate
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from tiny_training import (
@@ -149,38 +149,84 @@ def test_momentum_may_be_off():
     assert distance(trainer.weights(), plain_loop(MLP, wanted, 5, 3, torch.float64)) < 1e-10
 
 
-@pytest.mark.gpu
-@pytest.mark.skipif(not torch.cuda.is_available(), reason="needs a CUDA device")
-@pytest.mark.parametrize("network", [WRN, LENET, MLP], ids=["wrn", "lenet", "mlp"])
-def test_a_captured_step_on_a_gpu_is_the_step_on_the_cpu(network):
+on_a_gpu = pytest.mark.skipif(not torch.cuda.is_available(), reason="needs a CUDA device")
+
+
+def gpu_trainer(network: dict[str, Any], precision: str = "float32", **changes: Any) -> Trainer:
     device = torch.device("cuda")
-    devices.set_precision("float32", device)
+    devices.set_precision(precision, device)
+    built = networks.create(network, channels=3, size=SIZE, classes=CLASSES, seed=3)
     data = Images(*(tensor.to(device) for tensor in pictures()))
-    gpu, again, cpu = (
-        Trainer(
-            networks.create(network, channels=3, size=SIZE, classes=CLASSES, seed=3),
-            settings_of(steps=200, decay_at=[15]),
-            pictures() if place == CPU else data,
-            seed=3,
-            device=place,
-        )
-        for place in (device, device, CPU)
-    )
-    gpu.prepare(200)
+    return Trainer(built, settings_of(**changes), data, seed=3, device=device, precision=precision)
+
+
+@pytest.mark.gpu
+@on_a_gpu
+@pytest.mark.parametrize(
+    ("network", "steps"),
+    [(WRN, 200), (WRN, COMPILE_STEPS), (LENET, 200), (MLP, 200)],
+    ids=["wrn", "compiled wrn", "lenet", "mlp"],
+)
+def test_a_captured_step_on_a_gpu_is_the_step_on_the_cpu(network, steps):
+    changes = {"steps": steps, "decay_at": [15]}
+    gpu, again, cpu = gpu_trainer(network, **changes), gpu_trainer(network, **changes), trainer_of(network, **changes)
+    gpu.prepare(steps)
     assert gpu._graph is not None
-    for _ in range(20):
+    assert (gpu._logits != gpu._plain_logits) == (steps >= COMPILE_STEPS)
+    for step in range(20):
         gpu.advance()
         cpu.advance()
+        if step == 10:
+            assert gpu.accuracy(gpu._data) == pytest.approx(cpu.accuracy(pictures()), abs=0.02)
     assert distance(gpu.weights(), cpu.weights()) < 1e-3
     on_gpu, on_cpu = gpu.read(wait=True), cpu.read(wait=True)
     assert [loss for loss, _ in on_gpu] == pytest.approx([loss for loss, _ in on_cpu], rel=1e-3)
     again.restore(gpu.snapshot())  # in the middle of a plan
-    again.prepare(180)
+    again.prepare(steps - 20)
     for _ in range(PLAN):
         gpu.advance()
         again.advance()
     assert distance(again.weights(), gpu.weights()) < 1e-3 and again.step == gpu.step == 20 + PLAN
     assert len(again.read(wait=True)) == PLAN
+
+
+@pytest.mark.gpu
+@on_a_gpu
+@pytest.mark.parametrize("precision", ["float32", "bf16"])
+def test_no_step_on_a_gpu_waits_for_it(precision):
+    trainer = gpu_trainer(WRN, precision, steps=200)
+    trainer.prepare(200)
+    trainer.advance()
+    torch.cuda.set_sync_debug_mode("error")
+    try:
+        for _ in range(2 * PLAN):
+            trainer.advance()
+            trainer.read()
+    finally:
+        torch.cuda.set_sync_debug_mode("default")
+    losses = [loss for loss, _ in trainer.read(wait=True)]
+    assert all(map(math.isfinite, losses))
+    trainer.close()
+
+
+@pytest.mark.gpu
+@on_a_gpu
+def test_a_run_on_a_gpu_diverges_and_resumes_as_on_the_cpu(tmp_path, monkeypatch):
+    def job(folder: Path, trainer: Trainer) -> training.Outcome:
+        data = Images(*(tensor.to("cuda") for tensor in pictures()))
+        with state.opened(folder, "k") as saved:
+            return training.run(trainer, data, data, saved, checkpoints=[0, 150], accuracy_at=[30])
+
+    whole = job(tmp_path / "whole", gpu_trainer(WRN, steps=150))
+    with monkeypatch.context() as patch:
+        stop_at(patch, 70, lambda: os.kill(os.getpid(), signal.SIGTERM))
+        with pytest.raises(Interrupted, match="state saved"):
+            job(tmp_path / "parts", gpu_trainer(WRN, steps=150))
+    parts = job(tmp_path / "parts", gpu_trainer(WRN, steps=150))
+    rows = [[row.split(",")[0] for row in outcome.history.splitlines()] for outcome in (whole, parts)]
+    assert rows[0] == rows[1] and len(parts.sessions) == 2
+    with pytest.raises(UserError, match=r"training diverged: .* at learning rate 1e\+30"):
+        job(tmp_path / "diverged", gpu_trainer(MLP, steps=150, learning_rate=1e30, weight_decay=1.0))
 
 
 @pytest.mark.parametrize("precision", ["float32", "bf16", "float64"])

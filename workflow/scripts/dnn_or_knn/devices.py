@@ -21,7 +21,7 @@ from typing import IO, ParamSpec, TypeVar
 
 import torch
 
-from .errors import Interrupted, UserError
+from .errors import UserError
 
 log = logging.getLogger("dnn_or_knn")
 #: How long to wait before every GPU is tried again, and between two lines about it, in seconds.
@@ -284,7 +284,7 @@ def with_fallback(fast: Callable[P, R], plain: Callable[P, R]) -> Callable[P, R]
         try:
             result = fast(*args, **kwargs)
         except Exception as error:
-            if state["works"] or isinstance(error, Interrupted) or is_out_of_memory(error):
+            if state["works"] or is_out_of_memory(error):
                 raise
             state["failed"] = True
             log.warning("torch.compile failed (%s); going on without it", (str(error).splitlines() or [repr(error)])[0])

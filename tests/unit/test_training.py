@@ -366,6 +366,22 @@ def test_equal_runs_give_equal_bytes_whatever_is_evaluated_or_saved(tmp_path):
     assert rows[0] == [[*row[:4], "", ""] if number else row for number, row in enumerate(rows[1])]
 
 
+@pytest.mark.parametrize("network", [WRN, LENET, MLP], ids=["wrn", "lenet", "mlp"])
+def test_equal_runs_give_equal_weights_with_several_threads_too(network):
+    found = []
+    try:
+        torch.set_num_threads(2)
+        for _ in range(3):
+            trainer = trainer_of(network, batch_size=100)
+            for _ in range(12):
+                trainer.advance()
+            trainer.close()
+            found.append(trainer.weights())
+    finally:
+        torch.set_num_threads(1)
+    assert all(torch.equal(found[0][name], other[name]) for other in found[1:] for name in found[0])
+
+
 def test_history_and_checkpoints_say_what_happened(tmp_path):
     trainer = trainer_of(MLP, steps=1000, batch_size=5, decay_at=[500])
     outcome = trained(tmp_path, trainer, checkpoints=[0, 1000], accuracy_at=[0, 3, 1000])

@@ -38,7 +38,7 @@ NETWORKS: dict[str, dict[str, Any]] = {
     "wrn-28-10": {"module": "wrn", "depth": 28, "width": 10},
 }
 #: network → (batch, steps of ours and of the plain loop in a round, images of an evaluation) on the CPU and on a GPU.
-CPU_ROUNDS = {"mlp640": (200, 60, 20, 10_000), "lenet": (200, 6, 4, 2000), "wrn-16-4": (50, 2, 2, 200)}
+CPU_ROUNDS = {"mlp640": (200, 60, 20, 10_000), "lenet": (200, 6, 4, 2000), "wrn-16-4": (50, 4, 3, 400)}
 GPU_ROUNDS = {
     "mlp640": (200, 3000, 60, 60_000),
     "lenet": (200, 2000, 60, 60_000),

@@ -435,6 +435,16 @@ def test_features_that_are_not_finite_are_named(inputs, tmp_path, capsys):
         assert word in sentence
 
 
+@pytest.mark.parametrize("value", [float("nan"), float("inf"), float("-inf")])
+def test_one_value_that_is_not_finite_is_found_wherever_it_is(value):
+    good, bad = torch.randn(40, 33), torch.randn(40, 33)
+    assert extraction.first_non_finite({"good": good, "bad": bad}) is None
+    for place in range(0, bad.numel(), 7):
+        broken = bad.clone()
+        broken.view(-1)[place] = value
+        assert extraction.first_non_finite({"good": good, "bad": broken}) == "bad"
+
+
 def test_infinite_logits_are_named(inputs, tmp_path, capsys):
     model = networks.create(WRN, channels=3, size=SIZE, classes=4, seed=3)
     with torch.no_grad():

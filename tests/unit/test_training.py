@@ -278,6 +278,21 @@ def test_a_step_for_a_gpu_stays_there_and_asks_it_for_nothing(monkeypatch, netwo
     assert sorted(updated) == sorted(name for name, _ in net.named_parameters())
 
 
+@pytest.mark.parametrize("precision", ["float64", "bf16"])
+def test_a_deep_network_compiles_as_one_graph_and_computes_the_same(precision):
+    """What torch.compile makes of the step, but for the kernels, which it would write for a GPU."""
+    compiled, plain = (trainer_of(WRN | {"shortcut": "pool"}, precision=precision) for _ in range(2))
+    compiled._logits = torch.compile(compiled._plain_logits, dynamic=False, fullgraph=True, backend="aot_eager")
+    for _ in range(3):
+        compiled.advance()
+        plain.advance()
+        assert compiled.accuracy(pictures(), 65) == pytest.approx(plain.accuracy(pictures(), 65), abs=0.02)
+    assert distance(compiled.weights(), plain.weights()) < {"float64": 1e-12, "bf16": 1e-2}[precision]
+    for trainer in (compiled, plain):
+        trainer.close()
+    torch.compiler.reset()
+
+
 # Sample order and schedule.
 
 

@@ -1,9 +1,12 @@
-"""Training: images per second of our loop against the loop that a user would write, same network and batch.
+"""Training and feature extraction: images per second, training against the loop that a user would write.
 
 The plain loop is a DataLoader with worker processes, torchvision's transforms on PIL images, per-image standardization,
 eager float32, torch.optim.SGD. Ours is `trainer.Trainer` as the pipeline uses it. Both train on the same made-up
 CIFAR-sized images with the augmentation on. Rounds of the two alternate, so that what else the machine does meets both;
-the medians and their ratio are printed as a Markdown table, and below it what a state costs.
+the medians and their ratio are printed as a Markdown table.
+
+The second table holds the extraction stage, weights read and features written, against two limits: its forward pass alone,
+and the forward pass at the rate of floating-point operations that training reaches. Below it stands what a state costs.
 """
 
 from __future__ import annotations
@@ -24,7 +27,7 @@ from PIL import Image
 from torch import nn
 
 sys.path.insert(0, str(Path(__file__).resolve().parent.parent / "workflow" / "scripts"))
-from dnn_or_knn import devices, networks, state
+from dnn_or_knn import devices, extraction, files, networks, state
 from dnn_or_knn.trainer import Images, Trainer
 
 CLASSES, SIZE, COUNT = 10, 32, 10_000
@@ -34,14 +37,18 @@ NETWORKS: dict[str, dict[str, Any]] = {
     "wrn-16-4": {"module": "wrn", "depth": 16, "width": 4},
     "wrn-28-10": {"module": "wrn", "depth": 28, "width": 10},
 }
-#: network → (batch, steps of ours and of the plain loop in a round) on the CPU and on a GPU.
-CPU_ROUNDS = {"mlp640": (200, 60, 20), "lenet": (200, 6, 4), "wrn-16-4": (50, 2, 2)}
+#: network → (batch, steps of ours and of the plain loop in a round, images of an evaluation) on the CPU and on a GPU.
+CPU_ROUNDS = {"mlp640": (200, 60, 20, 10_000), "lenet": (200, 6, 4, 2000), "wrn-16-4": (50, 4, 3, 400)}
 GPU_ROUNDS = {
-    "mlp640": (200, 3000, 60),
-    "lenet": (200, 2000, 60),
-    "wrn-16-4": (200, 500, 60),
-    "wrn-28-10": (200, 200, 30),
+    "mlp640": (200, 3000, 60, 60_000),
+    "lenet": (200, 2000, 60, 60_000),
+    "wrn-16-4": (200, 500, 60, 60_000),
+    "wrn-28-10": (200, 200, 30, 60_000),
 }
+#: The same for a network that is not listed.
+OTHERS = (10, 1, 1, 30)
+#: Evaluations of an extraction job, as in the pipeline.
+EVALUATIONS = 10
 
 
 def settings(batch_size: int) -> dict[str, Any]:
@@ -168,6 +175,67 @@ def ours(
     return measured, precision
 
 
+def flop(name: str) -> tuple[float, float]:
+    """Return the floating-point operations of one image's forward pass, and of forward and backward pass together."""
+    from torch.utils.flop_counter import FlopCounterMode
+
+    net = networks.create(NETWORKS[name], channels=3, size=SIZE, classes=CLASSES)
+    with FlopCounterMode(display=False) as counter:
+        logits = net(torch.zeros((2, 3, SIZE, SIZE)))
+        forward = counter.get_total_flops()
+        logits.sum().backward()
+    return forward / 2, counter.get_total_flops() / 2
+
+
+def features(name: str, count: int, device: torch.device, precision: str, folder: Path) -> float:
+    """Return the images per second of an extraction job, from its first finished evaluation to its last."""
+    net = networks.create(NETWORKS[name], channels=3, size=SIZE, classes=CLASSES)
+    (folder / "checkpoints").mkdir()
+    steps = list(range(EVALUATIONS))
+    for step in steps:
+        torch.save({"model": net.state_dict(), "step": step}, folder / "checkpoints" / f"step{step:06d}.pt")
+    pixels = np.random.default_rng(0).integers(256, size=(count, 3, SIZE, SIZE), dtype=np.uint8)
+    job = extraction.Job(
+        run=name,
+        network=net,
+        points=extraction.select(net, ["embedding"]),
+        logits=True,
+        input_layer="pixels",
+        steps=steps,
+        splits={"train": pixels[count // 6 :], "test": pixels[: count // 6]},
+        checkpoints=folder / "checkpoints",
+        listing=files.listing(folder / "checkpoints"),
+        state=extraction.open_state(folder / "state", "bench"),
+    )
+    extraction.extract(job, device=device, precision=precision, batch_size=1000)
+    finished = sorted(path.stat().st_mtime for path in job.state.glob("step*.json"))
+    return (EVALUATIONS - 1) * count / (finished[-1] - finished[0])
+
+
+def forward_alone(name: str, count: int, device: torch.device, precision: str) -> float:
+    """Return the images per second of extraction's forward pass, on one batch again and again."""
+    net = networks.create(NETWORKS[name], channels=3, size=SIZE, classes=CLASSES)
+    net = net.to(device=device, memory_format=torch.channels_last).eval()
+    run = extraction.forward_function(net, ["embedding"], True, device=device, precision=precision)
+    if device.type == "cuda":
+        run = devices.compiled(run, device)
+    size = 1000 if device.type == "cuda" else extraction.CPU_BATCH
+    batch = torch.randint(256, (size, 3, SIZE, SIZE), dtype=torch.uint8, device=device)
+    batch = batch.contiguous(memory_format=torch.channels_last)
+
+    def seconds(times: int) -> float:
+        started = time.perf_counter()
+        for _ in range(times):
+            made = run(batch)
+        float(made["logits"].sum())  # waits for a GPU
+        return time.perf_counter() - started
+
+    with torch.no_grad():
+        seconds(3)
+        times = max(2, count // size)
+        return statistics.median(times * size / seconds(times) for _ in range(EVALUATIONS - 1))
+
+
 def state_cost(folder: Path) -> tuple[int, float, float]:
     """Return the size in bytes of a state of WRN-28-10, and the seconds to take it and to write it to disk."""
     net = networks.create(NETWORKS["wrn-28-10"], channels=3, size=SIZE, classes=CLASSES)
@@ -204,8 +272,9 @@ def main() -> None:
     print(f"Training, {machine}, torch {torch.__version__}, medians of {args.rounds} interleaved rounds\n")
     print("| network | batch | precision | ours, images/s | plain loop, images/s | ratio (lowest to highest) |")
     print("|---|---|---|---|---|---|")
+    reached = {}
     for name in args.networks or rounds:
-        batch, our_steps, plain_steps = rounds.get(name, (10, 1, 1))
+        batch, our_steps, plain_steps, _ = rounds.get(name, OTHERS)
         fast, precision = ours(name, images, labels, batch, device, args.precision)
         slow = plain(name, images, labels, batch, device, args.workers)
         pairs = [(fast(our_steps), slow(plain_steps)) for _ in range(args.rounds)]
@@ -213,6 +282,19 @@ def main() -> None:
         medians = [statistics.median(side) for side in zip(*pairs, strict=True)]
         spread = f"{medians[0] / medians[1]:.2f} ({ratios[0]:.2f} to {ratios[-1]:.2f})"
         print(f"| {name} | {batch} | {precision} | {medians[0]:,.0f} | {medians[1]:,.0f} | {spread} |", flush=True)
+        reached[name] = (medians[0], precision)
+    print(
+        "\n| network | extraction, images/s | forward pass alone | limit that training reaches | share of that limit |"
+    )
+    print("|---|---|---|---|---|")
+    for name, (trained, precision) in reached.items():
+        count = rounds.get(name, OTHERS)[3]
+        forward, both = flop(name)
+        limit = trained * both / forward
+        alone = forward_alone(name, count, device, precision)
+        with tempfile.TemporaryDirectory() as folder:
+            made = features(name, count, device, precision, Path(folder))
+        print(f"| {name} | {made:,.0f} | {alone:,.0f} | {limit:,.0f} | {made / limit:.0%} |", flush=True)
     with tempfile.TemporaryDirectory() as folder:
         size, taken, written = state_cost(Path(folder) / "state")
     print(

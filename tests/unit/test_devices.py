@@ -237,6 +237,17 @@ def test_compilation_does_not_swallow_what_is_not_its_fault(error):
         devices.with_fallback(fast, lambda: None)()
 
 
+def test_a_stop_request_in_a_compilation_is_not_taken_for_its_failure():
+    """SIGTERM arrives while torch.compile works, which turns every exception into one of its own."""
+
+    def backend(*_: object) -> None:
+        raise Interrupted("SIGTERM")
+
+    function = devices.with_fallback(torch.compile(lambda x: x + 1, backend=backend), lambda x: x)
+    with pytest.raises(Interrupted):
+        function(torch.ones(2))
+
+
 def test_an_error_after_the_first_success_is_the_functions_own():
     answers = iter([1])
     function = devices.with_fallback(lambda: next(answers), lambda: 5)
@@ -261,6 +272,8 @@ def test_nothing_is_compiled_for_the_cpu():
             RuntimeError("[enforce fail] DefaultCPUAllocator: can't allocate memory: you tried to allocate 9 bytes"),
             True,
         ),
+        (RuntimeError("CUDA error: out of memory"), True),
+        (RuntimeError("cuDNN error: CUDNN_STATUS_ALLOC_FAILED"), True),
         (RuntimeError("shape mismatch"), False),
         (ValueError("can't allocate memory"), False),
     ],

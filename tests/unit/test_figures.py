@@ -458,6 +458,22 @@ def test_training_curves_of_data_sets_stand_in_columns() -> None:
         curves.places(["mnist/lenet"])
 
 
+@pytest.mark.parametrize("datasets", [["digits"], ["mnist", "cifar10", "cifar100"]])
+def test_columns_of_training_curves_are_evenly_spaced_also_with_a_short_row(
+    tmp_path: Path, datasets: list[str]
+) -> None:
+    kinds = ["lenet/true-labels", "mlp640/true-labels", "wrn-10-2/true-labels", "wrn-10-2/overfit"]
+    runs = [f"{dataset}/{kind}/seed0" for dataset in datasets for kind in kinds]
+    runs = [run for run in runs if run != "cifar100/mlp640/true-labels/seed0"]
+    with plotting.applied(plotting.style({})):
+        figure = curves.draw(curves.data(histories(tmp_path, runs)), runs, {})
+        figure.canvas.draw()
+    lefts = sorted({round(ax.get_position().x0, 3) for ax in figure.axes})
+    assert len(lefts) == 3 and lefts[1] - lefts[0] == pytest.approx(lefts[2] - lefts[1], abs=0.01)
+    labelled = [ax for ax in figure.axes if ax.get_ylabel() == curves.LOSS]
+    assert len(labelled) == len({ax.get_subplotspec().rowspan.start for ax in figure.axes})
+
+
 def test_the_curves_script(tmp_path: Path) -> None:
     runs = ["digits/lenet/true-labels/seed0"]
     histories(tmp_path, runs)

@@ -287,6 +287,18 @@ def test_bad_options_are_refused_in_one_sentence(spec, words):
     assert "\n" not in str(caught.value)
 
 
+def test_pooling_before_relu_changes_no_bit_of_lenet_nor_of_its_gradients():
+    network = networks.create({"module": "lenet", "embedding": 16}, channels=1, size=12, classes=3)
+    x = torch.randn(20, 1, 12, 12, generator=torch.Generator().manual_seed(0)).relu()
+    x[:, :, :8] = x[:, :, :1, :1]  # flat, as MNIST's background: all positions of a pool are equal there
+    found = []
+    for embedding in (network.activations(x)["embedding"], network.embed(x)):
+        gradients = torch.autograd.grad(embedding.square().sum(), [*network.parameters()][:-2])
+        found.append([embedding, *gradients])
+    assert all(torch.equal(one, two) for one, two in zip(*found, strict=True))
+    assert all(gradient.abs().max() > 0 for gradient in found[0])
+
+
 def test_lenet_refuses_images_that_it_cannot_halve_twice():
     with pytest.raises(UserError, match="3×3"):
         create({"module": "lenet"}, size=3)

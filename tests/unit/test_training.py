@@ -12,6 +12,7 @@ import os
 import signal
 import subprocess
 import sys
+import threading
 import time
 from collections import Counter
 from pathlib import Path
@@ -23,9 +24,10 @@ import torch
 import train
 from conftest import SCRIPTS
 from dnn_or_knn import cli, devices, files, images, networks, state, training
+from dnn_or_knn import trainer as trainer_module
 from dnn_or_knn.errors import Interrupted, UserError
 from dnn_or_knn.seeds import generator
-from dnn_or_knn.trainer import PLAN, Images, Trainer, batches, epoch_order, learning_rate
+from dnn_or_knn.trainer import COMPILE_STEPS, PLAN, Images, Trainer, batches, epoch_order, learning_rate
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from tiny_training import (
@@ -42,6 +44,7 @@ from tiny_training import (
     stage,
     started,
 )
+from torch._subclasses.fake_tensor import FakeTensorMode
 
 torch.set_num_threads(1)
 CPU = torch.device("cpu")
@@ -146,38 +149,148 @@ def test_momentum_may_be_off():
     assert distance(trainer.weights(), plain_loop(MLP, wanted, 5, 3, torch.float64)) < 1e-10
 
 
-@pytest.mark.gpu
-@pytest.mark.skipif(not torch.cuda.is_available(), reason="needs a CUDA device")
-@pytest.mark.parametrize("network", [WRN, LENET, MLP], ids=["wrn", "lenet", "mlp"])
-def test_a_captured_step_on_a_gpu_is_the_step_on_the_cpu(network):
+on_a_gpu = pytest.mark.skipif(not torch.cuda.is_available(), reason="needs a CUDA device")
+
+
+def gpu_trainer(network: dict[str, Any], precision: str = "float32", **changes: Any) -> Trainer:
     device = torch.device("cuda")
-    devices.set_precision("float32", device)
+    devices.set_precision(precision, device)
+    built = networks.create(network, channels=3, size=SIZE, classes=CLASSES, seed=3)
     data = Images(*(tensor.to(device) for tensor in pictures()))
-    gpu, again, cpu = (
-        Trainer(
-            networks.create(network, channels=3, size=SIZE, classes=CLASSES, seed=3),
-            settings_of(steps=200, decay_at=[15]),
-            pictures() if place == CPU else data,
-            seed=3,
-            device=place,
-        )
-        for place in (device, device, CPU)
-    )
-    gpu.prepare(200)
+    return Trainer(built, settings_of(**changes), data, seed=3, device=device, precision=precision)
+
+
+@pytest.mark.gpu
+@on_a_gpu
+@pytest.mark.parametrize(
+    ("network", "steps"),
+    [(WRN, 200), (WRN, COMPILE_STEPS), (LENET, 200), (MLP, 200)],
+    ids=["wrn", "compiled wrn", "lenet", "mlp"],
+)
+def test_a_captured_step_on_a_gpu_is_the_step_on_the_cpu(network, steps):
+    changes = {"steps": steps, "decay_at": [15]}
+    gpu, again, cpu = gpu_trainer(network, **changes), gpu_trainer(network, **changes), trainer_of(network, **changes)
+    gpu.prepare(steps)
     assert gpu._graph is not None
-    for _ in range(20):
+    assert (gpu._logits != gpu._plain_logits) == (steps >= COMPILE_STEPS)
+    for step in range(20):
         gpu.advance()
         cpu.advance()
+        if step == 10:
+            assert gpu.accuracy(gpu._data) == pytest.approx(cpu.accuracy(pictures()), abs=0.02)
     assert distance(gpu.weights(), cpu.weights()) < 1e-3
     on_gpu, on_cpu = gpu.read(wait=True), cpu.read(wait=True)
     assert [loss for loss, _ in on_gpu] == pytest.approx([loss for loss, _ in on_cpu], rel=1e-3)
     again.restore(gpu.snapshot())  # in the middle of a plan
-    again.prepare(180)
+    again.prepare(steps - 20)
     for _ in range(PLAN):
         gpu.advance()
         again.advance()
     assert distance(again.weights(), gpu.weights()) < 1e-3 and again.step == gpu.step == 20 + PLAN
     assert len(again.read(wait=True)) == PLAN
+
+
+@pytest.mark.gpu
+@on_a_gpu
+@pytest.mark.parametrize("precision", ["float32", "bf16"])
+def test_no_step_on_a_gpu_waits_for_it(precision):
+    trainer = gpu_trainer(WRN, precision, steps=200)
+    trainer.prepare(200)
+    trainer.advance()
+    torch.cuda.set_sync_debug_mode("error")
+    try:
+        for _ in range(2 * PLAN):
+            trainer.advance()
+            trainer.read()
+    finally:
+        torch.cuda.set_sync_debug_mode("default")
+    losses = [loss for loss, _ in trainer.read(wait=True)]
+    assert all(map(math.isfinite, losses))
+    trainer.close()
+
+
+@pytest.mark.gpu
+@on_a_gpu
+def test_a_run_on_a_gpu_diverges_and_resumes_as_on_the_cpu(tmp_path, monkeypatch):
+    def job(folder: Path, trainer: Trainer) -> training.Outcome:
+        data = Images(*(tensor.to("cuda") for tensor in pictures()))
+        with state.opened(folder, "k") as saved:
+            return training.run(trainer, data, data, saved, checkpoints=[0, 150], accuracy_at=[30])
+
+    whole = job(tmp_path / "whole", gpu_trainer(WRN, steps=150))
+    with monkeypatch.context() as patch:
+        stop_at(patch, 70, lambda: os.kill(os.getpid(), signal.SIGTERM))
+        with pytest.raises(Interrupted, match="state saved"):
+            job(tmp_path / "parts", gpu_trainer(WRN, steps=150))
+    parts = job(tmp_path / "parts", gpu_trainer(WRN, steps=150))
+    rows = [[row.split(",")[0] for row in outcome.history.splitlines()] for outcome in (whole, parts)]
+    assert rows[0] == rows[1] and len(parts.sessions) == 2
+    with pytest.raises(UserError, match=r"training diverged: .* at learning rate 1e\+30"):
+        job(tmp_path / "diverged", gpu_trainer(MLP, steps=150, learning_rate=1e30, weight_decay=1.0))
+
+
+@pytest.mark.parametrize("precision", ["float32", "bf16", "float64"])
+@pytest.mark.parametrize("network", [WRN | {"shortcut": "pool"}, LENET, MLP | {"normalize_embedding": True}])
+def test_a_step_for_a_gpu_stays_there_and_asks_it_for_nothing(monkeypatch, network, precision):
+    """On fake tensors, which need no GPU: two devices in one operation, and reading a value, are errors of theirs.
+
+    The backward pass and the fused update need the device itself; gradients take their parameters' form.
+    """
+    monkeypatch.setattr(torch.cuda.amp.common, "amp_definitely_not_available", lambda: False)
+    monkeypatch.setattr(torch.cuda, "is_bf16_supported", lambda **_: True)
+    device, dtype = torch.device("cuda", 0), devices.dtype(precision)
+    net = networks.create(network, channels=3, size=SIZE, classes=CLASSES, dtype=dtype)
+
+    def fake(tensor: torch.Tensor) -> torch.Tensor:
+        return torch.empty_strided(tensor.shape, tensor.stride(), dtype=tensor.dtype, device=device)
+
+    with FakeTensorMode(), monkeypatch.context() as patch:
+        for module in net.modules():
+            for name, parameter in list(module.named_parameters(recurse=False)):
+                module._parameters[name] = torch.nn.Parameter(fake(parameter))
+            for name, buffer in list(module.named_buffers(recurse=False)):
+                module._buffers[name] = fake(buffer)
+        patch.setattr(net, "to", lambda *_, **__: net)
+        facts = ((COUNT, 3, SIZE, SIZE), torch.uint8), ((COUNT,), torch.int64)
+        data = Images(*(torch.zeros(shape, dtype=kind, device=device) for shape, kind in facts))
+        trainer = Trainer(net, settings_of(), data, seed=3, device=device, precision=precision)
+        updated: list[str] = []
+
+        def backward(loss: torch.Tensor) -> None:
+            for parameter in net.parameters():
+                parameter.grad = torch.empty_like(parameter)
+
+        def update(parameters: list, gradients: list, velocities: list, *, lr: torch.Tensor, **_: object) -> None:
+            assert len(parameters) == len(gradients) == len(velocities)
+            # The fused kernel reads the rate through a pointer to float, on the parameters' device.
+            assert (lr.device, lr.dtype, lr.shape) == (device, torch.float32, ())
+            updated.extend(name for name, p in net.named_parameters() if any(p is one for one in parameters))
+
+        patch.setattr(torch.Tensor, "backward", backward)
+        patch.setattr(trainer_module, "sgd", update)
+        trainer._set_rate(0.1)
+        loss, correct = trainer._gradients()
+        assert (loss.dtype, loss.device, correct.device) == (dtype, device, device)
+        trainer._update(loss, correct)
+        with pytest.raises(Exception, match=r"item|data-dependent|_local_scalar_dense"):
+            float(loss)  # the fakes do notice
+    trainer.close()
+    assert sorted(updated) == sorted(name for name, _ in net.named_parameters())
+
+
+@pytest.mark.parametrize("precision", ["float64", "bf16"])
+def test_a_deep_network_compiles_as_one_graph_and_computes_the_same(precision):
+    """What torch.compile makes of the step, but for the kernels, which it would write for a GPU."""
+    compiled, plain = (trainer_of(WRN | {"shortcut": "pool"}, precision=precision) for _ in range(2))
+    compiled._logits = torch.compile(compiled._plain_logits, dynamic=False, fullgraph=True, backend="aot_eager")
+    for _ in range(3):
+        compiled.advance()
+        plain.advance()
+        assert compiled.accuracy(pictures(), 65) == pytest.approx(plain.accuracy(pictures(), 65), abs=0.02)
+    assert distance(compiled.weights(), plain.weights()) < {"float64": 1e-12, "bf16": 1e-2}[precision]
+    for trainer in (compiled, plain):
+        trainer.close()
+    torch.compiler.reset()
 
 
 # Sample order and schedule.
@@ -268,6 +381,22 @@ def test_equal_runs_give_equal_bytes_whatever_is_evaluated_or_saved(tmp_path):
     assert rows[0] == [[*row[:4], "", ""] if number else row for number, row in enumerate(rows[1])]
 
 
+@pytest.mark.parametrize("network", [WRN, LENET, MLP], ids=["wrn", "lenet", "mlp"])
+def test_equal_runs_give_equal_weights_with_several_threads_too(network):
+    found = []
+    try:
+        torch.set_num_threads(2)
+        for _ in range(3):
+            trainer = trainer_of(network, batch_size=100)
+            for _ in range(12):
+                trainer.advance()
+            trainer.close()
+            found.append(trainer.weights())
+    finally:
+        torch.set_num_threads(1)
+    assert all(torch.equal(found[0][name], other[name]) for other in found[1:] for name in found[0])
+
+
 def test_history_and_checkpoints_say_what_happened(tmp_path):
     trainer = trainer_of(MLP, steps=1000, batch_size=5, decay_at=[500])
     outcome = trained(tmp_path, trainer, checkpoints=[0, 1000], accuracy_at=[0, 3, 1000])
@@ -344,6 +473,32 @@ def test_a_killed_run_goes_back_to_its_last_state(tmp_path, monkeypatch):
             trained(tmp_path / "parts", trainer_of(steps=30), save_every=0.02)
     parts = trained(tmp_path / "parts", trainer_of(steps=30))
     assert parts._replace(sessions=[]) == whole._replace(sessions=[])
+
+
+def test_whoever_holds_the_lock_finds_steps_and_losses_that_agree(tmp_path, monkeypatch):
+    """A stop request may be answered by another thread at any moment between or inside steps."""
+    jobs, seen, over = [], [], threading.Event()
+    monkeypatch.setattr(training._Run, "_at_step", lambda self, requests: jobs.append(self) if not jobs else None)
+
+    def look() -> None:
+        while not over.is_set():
+            if jobs and jobs[0].trainer.step:
+                job = jobs[0]
+                with job.trainer.lock:
+                    job.books.add(job.trainer.read(wait=True), job.trainer.training)
+                    seen.append((job.books.read, job.trainer.step))
+
+    interval = sys.getswitchinterval()
+    sys.setswitchinterval(1e-6)
+    other = threading.Thread(target=look)
+    other.start()
+    try:
+        trained(tmp_path, trainer_of(MLP, steps=300, batch_size=5), checkpoints=[])
+    finally:
+        over.set()
+        other.join()
+        sys.setswitchinterval(interval)
+    assert len({step for _, step in seen}) > 10 and all(read == step for read, step in seen)
 
 
 def test_a_truncated_state_costs_one_generation_and_changes_nothing(tmp_path, monkeypatch):

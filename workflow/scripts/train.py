@@ -60,9 +60,12 @@ def main(args: argparse.Namespace) -> None:
             state.publish(saved.kept, outcome.checkpoints, args.checkpoints)
             write(args, outcome, trainer, precision, inputs, round(time.monotonic() - started, 3))
             saved.clear()
-    except torch.OutOfMemoryError as error:
+    except RuntimeError as error:
+        if not devices.is_out_of_memory(error):
+            raise
         raise UserError(
-            f"out of GPU memory with batches of {spec['training']['batch_size']} images; free the GPU, or lower training.batch_size"
+            f"the {device.type}'s memory is too small for batches of {spec['training']['batch_size']} images; "
+            "free memory there, or lower training.batch_size"
         ) from error
 
 

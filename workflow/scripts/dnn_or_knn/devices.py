@@ -21,7 +21,7 @@ from typing import IO, ParamSpec, TypeVar
 
 import torch
 
-from .errors import Interrupted, UserError
+from .errors import UserError
 
 log = logging.getLogger("dnn_or_knn")
 #: How long to wait before every GPU is tried again, and between two lines about it, in seconds.
@@ -252,13 +252,15 @@ def dtype(precision: str) -> torch.dtype:
 
 # Memory and compilation.
 
+#: How the CPU's allocator, CUDA's, the driver's, and the libraries' own put it.
+OUT_OF_MEMORY = ("can't allocate memory", "CUDA out of memory", "CUDA error: out of memory", "STATUS_ALLOC_FAILED")
+
 
 def is_out_of_memory(error: BaseException) -> bool:
     """Say whether an error means that the device's (or the machine's) memory is full."""
     if isinstance(error, torch.OutOfMemoryError | MemoryError):
         return True
-    text = str(error)
-    return isinstance(error, RuntimeError) and ("can't allocate memory" in text or "CUDA out of memory" in text)
+    return isinstance(error, RuntimeError) and any(words in str(error) for words in OUT_OF_MEMORY)
 
 
 def compiled(function: Callable[P, R], device: torch.device) -> Callable[P, R]:
@@ -282,7 +284,7 @@ def with_fallback(fast: Callable[P, R], plain: Callable[P, R]) -> Callable[P, R]
         try:
             result = fast(*args, **kwargs)
         except Exception as error:
-            if state["works"] or isinstance(error, Interrupted) or is_out_of_memory(error):
+            if state["works"] or is_out_of_memory(error):
                 raise
             state["failed"] = True
             log.warning("torch.compile failed (%s); going on without it", (str(error).splitlines() or [repr(error)])[0])

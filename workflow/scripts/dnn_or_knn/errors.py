@@ -10,8 +10,12 @@ class UserError(Exception):
     """One sentence for the user: what is wrong, where (key, file, value), what to do."""
 
 
-class Interrupted(Exception):
-    """The job was asked to stop (SIGTERM, SIGINT) after saving its state; a retry resumes it."""
+class Interrupted(BaseException):
+    """The job was asked to stop (SIGTERM, SIGINT) after saving its state; a retry resumes it.
+
+    Like KeyboardInterrupt no `Exception`: it is raised wherever the program is, and libraries that catch every exception
+    (torch.compile does, and calls it a failed compilation) must let it through.
+    """
 
 
 def nearest(word: str, known: Iterable[str]) -> str:

@@ -35,7 +35,7 @@ from .seeds import generator
 log = logging.getLogger("dnn_or_knn")
 #: Steps whose batches are drawn and sent to the device together.
 PLAN = 64
-#: Steps that the host may be ahead of a GPU: enough to keep it fed, few enough to stop quickly.
+#: Half of the steps that the host may be ahead of a GPU: enough to keep it fed, few enough to stop quickly.
 RUN_AHEAD = 8
 #: Steps between two transfers of losses from a GPU; a divisor of PLAN.
 READ_EVERY = 16
@@ -117,7 +117,7 @@ class Trainer:
     Nothing in `advance` waits for the device, but for the bound on how far the host may be ahead. On a GPU the whole step
     (batch, augmentation, forward, backward, update) is one CUDA graph, and deep networks are compiled as well.
 
-    `lock` is held while step count, weights and momentum change; a thread that holds it sees a whole state.
+    `lock` is held while step count, weights, momentum and what `read` returns change; a thread that holds it sees a whole state.
     """
 
     def __init__(
@@ -147,7 +147,7 @@ class Trainer:
         self._data = data
         self._augments = bool(training["pad"] or training["flip"])
         # A CUDA graph reads the learning rate from the device; the CPU's kernel takes it as it is, in double precision.
-        self._rate: float | torch.Tensor = torch.tensor(0.0, device=device) if device.type == "cuda" else 0.0
+        self._rate: float | torch.Tensor = torch.zeros((), device=device) if device.type == "cuda" else 0.0
         self._rate_sent: float | None = None
         self._parameters = dict(self.network.named_parameters())
         # Momentum starts at 0, so that the first step's is the gradient, as PyTorch's is.
@@ -195,22 +195,20 @@ class Trainer:
         if self._graph is not None:
             with self.lock:
                 self._graph.replay()
-                self.step += 1
-            self._stay_close()
+                self._count()
         else:
             self._buffers_before = {name: b.clone() for name, b in self.network.named_buffers()}
             loss, correct = self._gradients()
             with self.lock:
                 self._update(loss, correct)
-                self.step += 1
+                self._count()
                 self._buffers_before = None
-            if self.device.type == "cuda":
-                self._stay_close()
-        if self.device.type != "cuda" or self.step % READ_EVERY == 0:
-            self._send_losses()
+        if self.device.type == "cuda" and self.step % RUN_AHEAD == 0:
+            self._stay_close()
 
     def read(self, *, wait: bool = False) -> list[tuple[float, int]]:
-        """Return (loss, right answers) of each step that has not been read yet, in order.
+        """Return (loss, right answers) of each step that has not been read yet, in order. Call it with `lock` held where
+        another thread may read as well.
 
         The loss is the batch's mean cross-entropy. Without `wait`, only what has arrived from the device.
         """
@@ -248,6 +246,8 @@ class Trainer:
                     log.warning("out of memory: evaluating %d images at a time from here on", batch_size)
                     continue
                 done += batch_size
+                if self.device.type == "cuda":
+                    self._stay_close()
                 if between is not None:
                     between()
         finally:
@@ -334,6 +334,12 @@ class Trainer:
         else:
             self._rate = rate
 
+    def _count(self) -> None:
+        """One more step is done; its loss is on its way to `read`, from a GPU with those of other steps."""
+        self.step += 1
+        if self.device.type != "cuda" or self.step % READ_EVERY == 0:
+            self._send_losses()
+
     # Batches to the device, losses from it.
 
     def _load_plan(self, chunk: int) -> None:
@@ -373,18 +379,16 @@ class Trainer:
                 for t in (losses, correct)
             )
             event = torch.cuda.Event(blocking=True)
-            event.record()
+            event.record(torch.cuda.current_stream(self.device))
         else:
             losses, correct = losses.clone(), correct.clone()
         self._arriving.append((event, losses, correct))
         self._unread = self.step
 
     def _stay_close(self) -> None:
-        """Wait until the device is at most 2 · RUN_AHEAD steps behind."""
-        if self.step % RUN_AHEAD:
-            return
+        """Wait until the device has done what it had been given when this was called last."""
         event = torch.cuda.Event(blocking=True)
-        event.record()
+        event.record(torch.cuda.current_stream(self.device))
         self._behind.append(event)
         if len(self._behind) > 1:
             self._behind.popleft().synchronize()
@@ -417,6 +421,7 @@ class Trainer:
                 raise
             log.warning("no CUDA graph (%s); going on without it", (str(error) or repr(error)).splitlines()[0])
             self._forget_gradients()
+            torch.cuda.synchronize()  # what the side stream was given before the error
         with torch.no_grad():
             for tensor, value in zip(changed, before, strict=True):
                 tensor.copy_(value)

@@ -146,6 +146,7 @@ class _Run:
         self.submitted: set[str] = set()
         self.writer = ThreadPoolExecutor(1, thread_name_prefix="writer")
         self.writing: deque[Future[None]] = deque()
+        self.collecting = threading.Lock()
         self.saved_at = self.stepped_at = time.monotonic()
         self.first = 0
         self.on_disk: tuple[int, int] | None = None
@@ -173,10 +174,10 @@ class _Run:
                     break
                 self.stepped_at = time.monotonic()
                 trainer.advance()
-                found = trainer.read()
+                with trainer.lock:  # what was read is in the books before another thread can save them
+                    found = trainer.read()
+                    self.books.add(found, trainer.training)
                 if found:
-                    with trainer.lock:
-                        self.books.add(found, trainer.training)
                     self._collect(limit=2)
                 live.update(trainer.step, self.books, learning_rate(trainer.training, trainer.step - 1))
             seconds = time.monotonic() - started
@@ -295,8 +296,9 @@ class _Run:
 
     def _collect(self, *, limit: int) -> None:
         """Wait until at most `limit` writes are unfinished; what went wrong in a finished one is raised here."""
-        while self.writing and (len(self.writing) > limit or self.writing[0].done()):
-            self.writing.popleft().result()
+        with self.collecting:
+            while self.writing and (len(self.writing) > limit or self.writing[0].done()):
+                self.writing.popleft().result()
 
     def _keep(self, name: str) -> None:
         trainer = self.trainer

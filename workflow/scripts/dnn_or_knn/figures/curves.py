@@ -79,7 +79,7 @@ def _read(path: Path) -> pd.DataFrame:
     """Read the columns of one history; a missing or damaged file raises `UserError`."""
     needed = ["step", "loss", "batch_accuracy", "learning_rate"]
     try:
-        table = pd.read_csv(path, usecols=needed)
+        table = pd.read_csv(path, usecols=needed, dtype=float)
     except FileNotFoundError as error:
         raise UserError(f"{path} is missing; train the run first") from error
     except ValueError as error:
@@ -118,7 +118,8 @@ def draw(table: pd.DataFrame, runs: Sequence[str], spec: Mapping[str, Any]) -> F
             head = kind.replace("\n", ", ") if single else plotting.dataset_title(place.dataset, titles)
             ax.set_title(head, pad=4)
         plotting.panel_letter(ax, place.letter)
-        first, last = place.column == 0, place.column == max(p.column for p in where if p.row == place.row)
+        row = [p.column for p in where if p.row == place.row]
+        first, last = place.column == min(row), place.column == max(row)
         ax.set_ylabel(LOSS if first else "")
         right.set_ylabel(ACCURACY if last else "")
         right.tick_params(labelright=last)
@@ -126,6 +127,9 @@ def draw(table: pd.DataFrame, runs: Sequence[str], spec: Mapping[str, Any]) -> F
             ax.set_xlabel(STEP)
         if last and not single:
             plotting.row_head(ax, kind, 30)
+        if last and place.column < columns - 1:  # what stands beside it has the empty place there: columns make no room
+            for beside in (right.yaxis, *ax.texts):
+                beside.set_in_layout(False)
     plotting.legend(made, _handles(table, look["band"]))
     plotting.settle(made)
     return made

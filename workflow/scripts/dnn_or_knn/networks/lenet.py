@@ -59,21 +59,22 @@ class LeNet(nn.Module):
             nn.init.zeros_(layer.bias)  # type: ignore[arg-type]
 
     def activations(self, x: torch.Tensor) -> dict[str, torch.Tensor]:
-        maps = self._maps(x)
-        pooled = {name: global_average(x) for name, x in maps.items()}
-        return {**pooled, "embedding": self._embedding(maps["pool2"])}
-
-    def embed(self, x: torch.Tensor) -> torch.Tensor:
-        return self._embedding(self._maps(x)["pool2"])
-
-    def forward(self, x: torch.Tensor) -> torch.Tensor:
-        return classify(self.classifier, self.embed(x))
-
-    def _maps(self, x: torch.Tensor) -> dict[str, torch.Tensor]:
         conv1 = torch.relu(self.conv1(x))
         pool1 = nn.functional.max_pool2d(conv1, 2)
         conv2 = torch.relu(self.conv2(pool1))
-        return {"conv1": conv1, "pool1": pool1, "conv2": conv2, "pool2": nn.functional.max_pool2d(conv2, 2)}
+        pool2 = nn.functional.max_pool2d(conv2, 2)
+        maps = {"conv1": conv1, "pool1": pool1, "conv2": conv2, "pool2": pool2}
+        pooled = {name: global_average(x) for name, x in maps.items()}
+        return {**pooled, "embedding": self._embedding(pool2)}
+
+    def embed(self, x: torch.Tensor) -> torch.Tensor:
+        # Maximum and ReLU commute, their gradients too, bit for bit: after the pooling ReLU has a quarter of the work.
+        for convolution in (self.conv1, self.conv2):
+            x = torch.relu(nn.functional.max_pool2d(convolution(x), 2))
+        return self._embedding(x)
+
+    def forward(self, x: torch.Tensor) -> torch.Tensor:
+        return classify(self.classifier, self.embed(x))
 
     def _embedding(self, pool2: torch.Tensor) -> torch.Tensor:
         embedding = wide(torch.relu(self.hidden(pool2.flatten(1))))

@@ -37,8 +37,8 @@ SAVE_EVERY = str(jobs.config["jobs"]["save_every"])
 BATCH = jobs.config["jobs"]["evaluation_batch"]
 FIGURE_NAMES = [*expand("figure{number}", number=range(1, 8)), "training"]
 OVERLAYS = head.overlays(workflow.configfiles)
-KEEP_FEATURES = (
-    temp if jobs.config["keep"]["features"] == "until-probed" else lambda path: path
+READERS = " ".join(
+    jobs.probes if jobs.config["keep"]["features"] == "until-probed" else []
 )
 
 

@@ -19,7 +19,9 @@ from dnn_or_knn import head
 from dnn_or_knn.errors import UserError
 
 try:
-    jobs = head.start(config, remote=not workflow.is_main_process)
+    jobs = head.start(
+        config, workflow.config_settings.config, remote=not workflow.is_main_process
+    )
 except UserError as error:
     raise WorkflowError(str(error))
 

@@ -106,6 +106,11 @@ FIGURE = RESULTS / "figures/figure1"
         (RUN / "training.json", lambda path: path.with_suffix(".provenance.json").unlink(), "belongs to no result"),
         (FITS / "b.npz", lambda path: path.write_text("more"), "belongs to no result"),
         (RESULTS / "notes.txt", lambda path: path.write_text("more"), "belongs to no result"),
+        (
+            FIGURE.with_suffix(".csv"),
+            lambda path: path.with_suffix(".json").write_text("{"),
+            "no result (as 1 more there)",
+        ),
     ],
 )
 def test_whatever_does_not_fit_is_named(here: Path, path: Path, damage: Callable[[Path], object], words: str) -> None:

@@ -301,7 +301,7 @@ def all_jobs(project: Project, known: dict[str, Jobs] = {}) -> Jobs:  # noqa: B0
 
 
 def test_the_matrix_is_large_enough() -> None:
-    assert len(MATRIX) >= 25
+    assert len(MATRIX) >= 54
 
 
 #: Where features are let go once probed, which is the default.

@@ -55,16 +55,15 @@ def problems(folder: Path, let_go: list[Path] | None = None, *, without: tuple[s
     for path in provenance_files(folder):
         known.add(path)
         yield from _record(folder, path, known, [] if let_go is None else let_go, without)
+    strays: dict[Path, list[Path]] = {}
     for path in sorted(folder.rglob("*")):
         parts = path.relative_to(folder).parts
-        if (
-            path.is_file()
-            and path not in known
-            and path.suffix not in without
-            and parts[0] != "logs"
-            and not any(p.startswith(".") for p in parts)
-        ):
-            yield f"{path} belongs to no result: neither a provenance file nor a manifest names it"
+        hidden = parts[0] == "logs" or any(part.startswith(".") for part in parts)
+        if path.is_file() and path not in known and path.suffix not in without and not hidden:
+            strays.setdefault(path.parent, []).append(path)
+    for first, *rest in strays.values():
+        more = f" (as {len(rest)} more there)" if rest else ""
+        yield f"{first} belongs to no result{more}: neither a provenance file nor a manifest names it"
 
 
 def _record(folder: Path, path: Path, known: set[Path], let_go: list[Path], without: tuple[str, ...]) -> Iterator[str]:
@@ -120,7 +119,7 @@ def _listed(
             try:
                 check(folder, files, [name])
             except UserError as error:
-                yield str(error)
+                yield str(error).split("; delete ")[0]  # what to delete is up to who reads this
             except (KeyError, TypeError):
                 yield f"{manifest} does not say what {name} is; delete it and run again"
 

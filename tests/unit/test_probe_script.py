@@ -238,7 +238,8 @@ def test_features_that_were_let_go_are_made_again_or_the_job_stops(
     import features
 
     monkeypatch.setattr(features, "main", extract)
-    words = ["--extraction", '{"precision": "auto"}', "--training", str(run / "training.json"), "--batch-size", "7"]
+    words = ["--extraction", '{"precision": "auto"}', "--training", str(run / "training.json")]
+    files.write_json(run / "features.provenance.json", {"batch_size": 7})
     job = parsed(script, [*command(run), *words, "--checkpoints", str(run)])
     if same:
         script.main(job)

@@ -25,7 +25,6 @@ rule probe:
     resources:
         gpu=GPUS,
         device=DEVICE,
-        batch=BATCH,
         mem_mb=lambda wildcards, attempt: 8000 * attempt,
         runtime=lambda wildcards, attempt: f"{2 * attempt}h",
     params:
@@ -40,6 +39,6 @@ rule probe:
         " --labels {params.labels:q} --features-manifest {input.features:q} --features {params.features:q}"
         " --output {output.folder:q} --manifest {output.manifest:q}"
         " --extraction {params.extraction:q} --training {params.run:q}/training.json --checkpoints {params.run:q}/checkpoints"
-        " --state {params.run:q}/.state/probe-{wildcards.probe}-{wildcards.shard} --batch-size {resources.batch}"
+        " --state {params.run:q}/.state/probe-{wildcards.probe}-{wildcards.shard}"
         " --unprobed {params.run:q}/.state/unprobed-{wildcards.shard}/{wildcards.probe}"
         " --device {resources.device} --threads {threads} --log {log:q}"

@@ -148,7 +148,8 @@ def available(args: argparse.Namespace, listing: dict[str, dict[str, Any]]) -> P
         "manifest": again / "features.json",
         "state": again / "state",
         "device": args.device,
-        "batch-size": args.batch_size,
+        # Rounding on a GPU depends on it: the one that the first extraction ended with.
+        "batch-size": files.read_json(args.features_manifest.with_suffix(".provenance.json"))["batch_size"],
         "threads": args.threads,
     }
     made = again / "features.json"
@@ -250,7 +251,6 @@ def arguments() -> argparse.ArgumentParser:
     parser.add_argument("--extraction", type=cli.specification, help="specification of features.py for this shard")
     parser.add_argument("--training", type=Path, help="the training's manifest, to extract from")
     parser.add_argument("--checkpoints", type=Path, help="folder of the kept weights, to extract from")
-    parser.add_argument("--batch-size", type=int, default=1000, help="images at a time on a GPU, to extract")
     parser.add_argument("--unprobed", type=Path, help="mark of this probe among those that are to read the features")
     parser.add_argument("--device", choices=["auto", "cpu", "cuda"], default="auto", help="default: auto")
     return parser

@@ -19,7 +19,9 @@ from dnn_or_knn import head
 from dnn_or_knn.errors import UserError
 
 try:
-    jobs = head.start(config, remote=not workflow.is_main_process)
+    jobs = head.start(
+        config, workflow.config_settings.config, remote=not workflow.is_main_process
+    )
 except UserError as error:
     raise WorkflowError(str(error))
 
@@ -37,8 +39,8 @@ SAVE_EVERY = str(jobs.config["jobs"]["save_every"])
 BATCH = jobs.config["jobs"]["evaluation_batch"]
 FIGURE_NAMES = [*expand("figure{number}", number=range(1, 8)), "training"]
 OVERLAYS = head.overlays(workflow.configfiles)
-KEEP_FEATURES = (
-    temp if jobs.config["keep"]["features"] == "until-probed" else lambda path: path
+READERS = " ".join(
+    jobs.probes if jobs.config["keep"]["features"] == "until-probed" else []
 )
 
 

@@ -29,6 +29,9 @@ def scripts(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     (package / "deep.py").write_text("def f(x):\n    return x\n")
     (package / "unrelated.py").write_text("x = 1\n")
     (package / "registry.py").write_text("TABLE = {}\n")
+    (package / "kinds").mkdir()
+    (package / "kinds" / "__init__.py").write_text("")
+    (package / "kinds" / "one.py").write_text("from ..deep import f\nx: int = f(1)\n")
     (tmp_path / "stage.py").write_text(SOURCE)
     monkeypatch.setattr(code, "SCRIPTS", tmp_path)
     monkeypatch.setattr(code, "NOT_CODE", {package / "registry.py"})
@@ -73,6 +76,26 @@ def test_meaning_counts_however_deep(scripts: Path, file: str, old: str, new: st
     text = (scripts / file).read_text()
     (scripts / file).write_text(text.replace(old, new) if old else new)
     assert digest("stage.py") != before
+
+
+@pytest.mark.parametrize(
+    ("file", "old", "new"),
+    [
+        ("dnn_or_knn/kinds/one.py", "f(1)", "f(2)"),
+        ("dnn_or_knn/kinds/one.py", "int", "float"),
+        ("dnn_or_knn/kinds/one.py", "x: int", "@f\ndef g(): pass\nx: int"),
+        ("dnn_or_knn/deep.py", "return x", "return x + 1"),
+        ("dnn_or_knn/kinds/__init__.py", "", "import os\n"),
+        ("dnn_or_knn/__init__.py", "", "import os\n"),
+    ],
+    ids=["constant", "annotation", "decorator", "relative import", "its package", "the package around that"],
+)
+def test_a_module_loaded_by_name_counts_with_its_packages(scripts: Path, file: str, old: str, new: str) -> None:
+    before = digest("dnn_or_knn/kinds/one.py")
+    text = (scripts / file).read_text()
+    assert old in text
+    (scripts / file).write_text(text.replace(old, new) if old else new)
+    assert digest("dnn_or_knn/kinds/one.py") != before
 
 
 def test_a_module_loaded_by_name_counts_where_it_is_named(scripts: Path) -> None:

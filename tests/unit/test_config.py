@@ -76,6 +76,11 @@ def test_every_overlay_is_tested() -> None:
         ({"probes": {"dnn": {"kind": "knn"}}}, "probes has the name 'dnn'"),
         ({"figures": {"architecture": "wrn-16-4"}}, "figures.architecture is 'wrn-16-4'"),
         ({"seeds": []}, "seeds is []"),
+        ({"seeds": 3}, "seeds is 3, not a list"),
+        ({"probes": None}, "probes is empty, not keys with values"),
+        ({"runs": None}, "runs is empty, not a list"),
+        ({"data": {"download": "no"}}, "data.download is 'no', not true or false"),
+        ({"probes": {"lr": {"C": "large"}}}, "probes.lr: C is 'large', not a number"),
         ({"experiment": "../up"}, "experiment is '../up'"),
     ],
 )
@@ -84,6 +89,16 @@ def test_a_wrong_value_is_named_in_one_sentence(overlay: dict, sentence: str) ->
         experiment.create(merge(PAPER, overlay))
     assert sentence in str(caught.value)
     assert "\n" not in str(caught.value)
+
+
+def test_brackets_on_the_command_line_hold_what_a_file_would() -> None:
+    from dnn_or_knn.head import as_in_a_file
+
+    given = {"data": {"root": "/datasets", "download": "false"}, "seeds": ["0", "1"], "device": "cpu", "x": "1.0e-3"}
+    wanted = {"data": {"root": "/datasets", "download": False}, "seeds": [0, 1], "device": "cpu", "x": 0.001}
+    assert as_in_a_file(given) == wanted
+    odd = {"date": "2020-01-01", "open": "[", "text": "1e-3", "none": "null"}
+    assert as_in_a_file(odd) == {**odd, "none": None}
 
 
 def block(**changes: object) -> dict:

@@ -6,6 +6,7 @@ import argparse
 import importlib.util
 import json
 import os
+import shutil
 import signal
 import subprocess
 import sys
@@ -217,6 +218,57 @@ def test_a_fit_that_missed_its_tolerance_is_reported(
     assert files.read_json(run / "knn.json")["fits"] == {"step000100_input": {"converged": False, "gap": 0.5}}
     assert files.read_json(run / "knn.provenance.json")["fit_seconds"] == {"step000100_input": 3.0}
     assert "toy/mlp/true-labels/seed0, step 100, input: the knn fit did not reach its tolerance" in caplog.text
+
+
+@pytest.mark.parametrize("same", [True, False])
+def test_features_that_were_let_go_are_made_again_or_the_job_stops(
+    run: Path, script: ModuleType, monkeypatch: pytest.MonkeyPatch, same: bool
+) -> None:
+    script.main(parsed(script, command(run, "before")))
+    (run / "features").rename(run / "aside")
+
+    def extract(args: argparse.Namespace) -> None:
+        assert args.spec == {"precision": "auto"} and args.batch_size == 7 and args.device == "cpu"
+        shutil.copytree(run / "aside", args.features)
+        manifest = files.read_json(run / "features.json")
+        if not same:
+            manifest["files"]["step000000_input_test.npy"]["sha256"] = "0" * 64
+        files.write_json(args.manifest, manifest)
+
+    import features
+
+    monkeypatch.setattr(features, "main", extract)
+    words = ["--extraction", '{"precision": "auto"}', "--training", str(run / "training.json")]
+    files.write_json(run / "features.provenance.json", {"batch_size": 7})
+    job = parsed(script, [*command(run), *words, "--checkpoints", str(run)])
+    if same:
+        script.main(job)
+        assert (run / "knn.json").read_bytes() == (run / "before.json").read_bytes()
+        assert files.read_json(run / "knn.provenance.json")["features_extracted_again"]
+    else:
+        with pytest.raises(UserError, match=r"extracted again are not those that .*features\.json lists"):
+            script.main(job)
+        assert not (run / "knn.json").exists()
+    assert not (run / "features").exists() and not list((run / ".state").glob("*-features"))
+
+
+def test_features_let_go_and_weights_gone_is_one_sentence(run: Path, script: ModuleType) -> None:
+    shutil.rmtree(run / "features")
+    words = ["--extraction", "{}", "--training", str(run / "training.json"), "--checkpoints", str(run / "checkpoints")]
+    with pytest.raises(UserError, match=r"is gone too; delete .*training\.json and run again to train anew"):
+        script.main(parsed(script, [*command(run), *words]))
+
+
+def test_the_last_probe_lets_the_features_go(run: Path, script: ModuleType) -> None:
+    marks = run / ".state" / "unprobed"
+    marks.mkdir(parents=True)
+    for probe in ("knn", "svm"):
+        (marks / probe).touch()
+    # A probe that is new since then reads them too.
+    for probe, there in (("knn", True), ("new", True), ("svm", False)):
+        script.main(parsed(script, [*command(run, probe), "--unprobed", str(marks / probe)]))
+        assert (run / "features").exists() == there
+    assert not marks.exists()
 
 
 @pytest.mark.parametrize(

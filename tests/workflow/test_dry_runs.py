@@ -10,38 +10,28 @@ from project import Project
 
 pytestmark = pytest.mark.xdist_group("dry")
 
-PAPER_JOBS = {
-    "train": 15,
-    "measures": 15,
-    "prepare": 3,
-    "figure": 7,
-    "collect": 1,
-    "claims": 1,
-    "curves": 1,
-    "report": 1,
+#: What is drawn once, whatever the configuration.
+ONCE = {"figure": 7, "collect": 1, "claims": 1, "beside": 1, "curves": 1, "report": 1}
+#: overlays → jobs. The paper: 1,057 evaluations in shards of 10 per run, and 6 runs probed in every layer; three probes each.
+PLANS = {
+    (): {"prepare": 3, "labels": 9, "train": 15, "features": 124, "probe": 372, "measures": 15},
+    ("authors.yaml",): {"prepare": 3, "labels": 12, "train": 18, "features": 130, "probe": 390, "measures": 18},
+    ("cpu.yaml",): {"prepare": 3, "labels": 9, "train": 15, "features": 44, "probe": 132, "measures": 15},
+    ("demo.yaml",): {"prepare": 1, "labels": 3, "train": 5, "features": 9, "probe": 27, "measures": 5},
+    ("demo.yaml", "choices.yaml"): {
+        **{"prepare": 1, "labels": 3, "train": 5, "features": 9, "probe": 144, "measures": 5},
+        "choices": 1,
+    },
+    ("demo.yaml", "authors.yaml", "authors-demo.yaml"): {
+        **{"prepare": 1, "labels": 4, "train": 6, "features": 11, "probe": 33, "measures": 6},
+    },
 }
 
 
-def test_the_paper_plans_every_stage(project: Project) -> None:
-    jobs = Counter(job[0] for job in project.planned(overlays=("config.yaml",)))
-    assert {rule: jobs[rule] for rule in PAPER_JOBS} == PAPER_JOBS
-    # 1,057 evaluations in shards of 10 per run, and 6 runs probed in every layer; three probes each.
-    assert jobs["probe"] == 3 * jobs["features"]
-
-
-@pytest.mark.parametrize(
-    "overlays",
-    [
-        ("config/demo.yaml",),
-        ("config/cpu.yaml",),
-        ("config/authors.yaml",),
-        ("config/demo.yaml", "config/authors.yaml", "config/authors-demo.yaml"),
-    ],
-    ids="+".join,
-)
-def test_every_overlay_plans_every_stage(project: Project, overlays: tuple[str, ...]) -> None:
-    rules = {job[0] for job in project.planned(overlays=overlays)}
-    assert rules >= {"prepare", "labels", "train", "features", "probe", "measures", "collect", "figure", "claims"}
+@pytest.mark.parametrize("overlays", PLANS, ids=lambda names: "+".join(names) or "config.yaml")
+def test_every_configuration_plans_exactly_its_jobs(project: Project, overlays: tuple[str, ...]) -> None:
+    files = tuple(f"config/{name}" for name in overlays) or ("config.yaml",)
+    assert Counter(job[0] for job in project.planned(overlays=files)) == PLANS[overlays] | ONCE
 
 
 def test_a_wrong_key_stops_before_anything_is_written(project: Project) -> None:
@@ -49,6 +39,15 @@ def test_a_wrong_key_stops_before_anything_is_written(project: Project) -> None:
     assert re.search(r"unknown key 'sedes' \(did you mean 'seeds'\?\)", output)
     assert "Traceback" not in output
     assert not (project.folder / "results").exists()
+
+
+def test_the_command_line_takes_what_is_in_brackets(project: Project) -> None:
+    """The README's way to use data sets that are there."""
+    output = project.snakemake(
+        "--dry-run", "--config", "data={root: /datasets, download: false}", "seeds=[3]", "--printshellcmds"
+    )
+    assert "--root /datasets --no-download" in output
+    assert "labels=true-labels, seed=3" in output and "seed=0" not in output
 
 
 def test_a_dry_run_writes_nothing(project: Project) -> None:

@@ -64,7 +64,9 @@ def test_every_result_has_provenance_and_every_digest_fits(finished: Project) ->
     for path in results(finished).rglob("*.provenance.json"):
         record = json.loads(path.read_text())
         assert {"spec", "code", "git", "inputs", "results", "libraries", "threads", "wall_seconds"} <= record.keys()
+        assert {"python", "device", "peak_memory_bytes", "digest"} <= record.keys()
         assert str(finished.folder) not in path.read_text()
+        assert not re.search(r'"/\w', path.read_text()), "no path of this machine"
 
 
 def test_verify_names_what_was_altered(finished: Project) -> None:
@@ -112,6 +114,11 @@ def test_results_travel_without_weights_and_are_drawn_there(finished: Project, p
     assert project.planned() == set()
     again = project.planned("--forcerun", "figure", "claims")
     assert {job[0] for job in again} == {"figure", "claims", "report"}
+    (project.folder / "changed.yaml").write_text("probes: {lr: {kind: logistic, C: 0.5}}\n")
+    changed = project.planned(overlays=("tiny.yaml", "changed.yaml"))
+    assert {job for job in changed if job[0] == "probe" and "lr" in job}, (
+        "what was left behind is still seen to be stale"
+    )
     project.snakemake("results/tiny/figures/figure1.pdf", "--cores", "1", "--forcerun", "figure", "claims")
     made, original = ((results(p) / "figures" / "figure1.png").read_bytes() for p in (project, finished))
     assert made == original

@@ -43,7 +43,8 @@ def test_a_configuration_edited_in_flight_is_not_used(finished: Project, project
     child = start(project)
     wait_until(project.folder / "results/tiny/digits/store/store.json", child)
     text = (project.folder / "tiny.yaml").read_text()
-    (project.folder / "tiny.yaml").write_text(text.replace("batch_size: 50", "batch_size: 40"))
+    edited = text.replace("batch_size: 50", "batch_size: 40").replace("experiment: tiny", "experiment: other")
+    (project.folder / "tiny.yaml").write_text(edited)
     output, _ = child.communicate()
     assert child.returncode == 0, output
     for path in (project.folder / "results").rglob("training.provenance.json"):
@@ -55,11 +56,20 @@ def test_a_configuration_edited_in_flight_is_not_used(finished: Project, project
     assert project.planned() == set()
 
 
-def test_code_edited_in_flight_stops_the_jobs_and_says_so(project: Project) -> None:
+@pytest.mark.parametrize(
+    ("file", "text"),
+    [
+        ("scripts/dnn_or_knn/training.py", "\nX = 1\n"),
+        ("scripts/dnn_or_knn/registry.py", "\nREAD_OFF = ()\n"),
+        ("data/published.yaml", "\nmore: [1]\n"),
+        ("rules/train.smk", "\n# A remark.\n"),
+    ],
+)
+def test_code_edited_in_flight_stops_the_jobs_and_says_so(project: Project, file: str, text: str) -> None:
     child = start(project, "results/tiny/digits/mlp8/true-labels/seed0/training.json")
     wait_until(project.folder / "results/tiny/digits/store/store.json", child)
-    path = project.folder / "workflow/scripts/dnn_or_knn/training.py"
-    path.write_text(path.read_text() + "\nX = 1\n")
+    path = project.folder / "workflow" / file
+    path.write_text(path.read_text() + text)
     child.communicate()
     assert child.returncode
     said = "the code under workflow/ changed while Snakemake was running; stop it and start it again"

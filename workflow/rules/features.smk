@@ -2,6 +2,8 @@
 # needs: the run's weights, the data set's store, the run's labels
 # makes: <run>/features/<shard>   embeddings (or, at the last step, every other probe point) of all images, float32
 #        <run>/logits/<shard>     the network's outputs for the same images
+# The folder of features is no output for Snakemake, nor temp(): a changed probe that misses them would then make this
+# rule run again, and with it every other probe of the shard. The last probe to read them lets them go (see probes.smk).
 
 
 rule features:
@@ -12,7 +14,6 @@ rule features:
         arrays=ancient(STORE_ARRAYS + LABEL_ARRAYS),
         checkpoints=ancient(f"{RUN}/checkpoints"),
     output:
-        features=KEEP_FEATURES(directory(f"{RUN}/features/{{shard}}")),
         logits=directory(f"{RUN}/logits/{{shard}}"),
         manifest=f"{RUN}/features/{{shard}}.json",
         provenance=f"{RUN}/features/{{shard}}.provenance.json",
@@ -26,16 +27,19 @@ rule features:
         gpu=GPUS,
         device=DEVICE,
         batch=BATCH,
+        readers=READERS,
         mem_mb=lambda wildcards, attempt: 8000 * attempt,
         runtime=lambda wildcards, attempt: f"{2 * attempt}h",
     params:
         spec=jobs.features,
         store=subpath(input.store, parent=True),
         labels=subpath(input.labels, parent=True),
+        features=subpath(output.manifest, strip_suffix=".json"),
         state=subpath(input.training, parent=True),
     shell:
         "DNN_OR_KNN_GPUS={resources.gpu} python workflow/scripts/features.py --spec {params.spec:q} --store {params.store:q}"
         " --labels {params.labels:q} --training {input.training:q} --checkpoints {input.checkpoints:q}"
-        " --features {output.features:q} --logits {output.logits:q} --manifest {output.manifest:q}"
+        " --features {params.features:q} --logits {output.logits:q} --manifest {output.manifest:q}"
         " --state {params.state:q}/.state/features-{wildcards.shard} --batch-size {resources.batch}"
+        " --unprobed {params.state:q}/.state/unprobed-{wildcards.shard} --probes {resources.readers}"
         " --device {resources.device} --threads {threads} --log {log:q}"

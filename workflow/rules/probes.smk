@@ -1,5 +1,5 @@
 # Probe fits (k-NN, linear SVM, logistic regression), one job per probe and shard.
-# needs: a shard's features, the labels that the network was trained on
+# needs: a shard's features, the labels that the network was trained on; the weights where the features were let go
 # makes: <run>/probes/<probe>/<shard>        neighbours, or probabilities and coefficients, of every evaluation
 #        <run>/probes/<probe>/<shard>.json   how far from the optimum each fit is
 
@@ -10,7 +10,6 @@ rule probe:
         labels=f"{LABELS}/labels.json",
         features=f"{RUN}/features/{{shard}}.json",
         arrays=ancient(STORE_ARRAYS + LABEL_ARRAYS),
-        folder=ancient(f"{RUN}/features/{{shard}}"),
     output:
         folder=directory(f"{RUN}/probes/{{probe}}/{{shard}}"),
         manifest=f"{RUN}/probes/{{probe}}/{{shard}}.json",
@@ -30,12 +29,16 @@ rule probe:
         runtime=lambda wildcards, attempt: f"{2 * attempt}h",
     params:
         spec=jobs.probe,
+        extraction=jobs.features,
         store=subpath(input.store, parent=True),
         labels=subpath(input.labels, parent=True),
-        state=subpath(output.manifest, ancestor=3),
+        features=subpath(input.features, strip_suffix=".json"),
+        run=subpath(output.manifest, ancestor=3),
     shell:
         "DNN_OR_KNN_GPUS={resources.gpu} python workflow/scripts/probe.py --spec {params.spec:q} --store {params.store:q}"
-        " --labels {params.labels:q} --features-manifest {input.features:q} --features {input.folder:q}"
+        " --labels {params.labels:q} --features-manifest {input.features:q} --features {params.features:q}"
         " --output {output.folder:q} --manifest {output.manifest:q}"
-        " --state {params.state:q}/.state/probe-{wildcards.probe}-{wildcards.shard}"
+        " --extraction {params.extraction:q} --training {params.run:q}/training.json --checkpoints {params.run:q}/checkpoints"
+        " --state {params.run:q}/.state/probe-{wildcards.probe}-{wildcards.shard}"
+        " --unprobed {params.run:q}/.state/unprobed-{wildcards.shard}/{wildcards.probe}"
         " --device {resources.device} --threads {threads} --log {log:q}"

@@ -12,17 +12,21 @@ from __future__ import annotations
 
 import argparse
 import base64
+import shutil
 import sys
 import tarfile
 import tempfile
+import zlib
 from collections.abc import Iterator
-from pathlib import Path, PurePosixPath
+from pathlib import Path, PurePath, PurePosixPath
 
 from dnn_or_knn.errors import UserError
 from dnn_or_knn.files import atomic
-from verify import problems
+from verify import problems, provenance_files
 
 RECORDS = Path(".snakemake") / "metadata"
+#: Of a name in a folder of records; Snakemake cuts longer ones (NAME_MAX less the mark of a folder).
+LONGEST = 254
 LEFT_OUT = (".npy", ".npz", ".pt")
 
 
@@ -39,36 +43,68 @@ def packed(results: Path) -> Iterator[Path]:
             yield path
 
 
-def record(path: Path) -> Path:
-    """Return the place of Snakemake's record of a file."""
-    return RECORDS / base64.urlsafe_b64encode(str(path).encode()).decode()
+def record(path: PurePath) -> Path:
+    """Return the place of Snakemake's record of a file: its name in base64, in folders where that is too long."""
+    name = base64.urlsafe_b64encode(str(path).encode()).decode()
+    *folders, last = [name[start : start + LONGEST] for start in range(0, len(name), LONGEST)]
+    return RECORDS.joinpath(*(f"@{folder}" for folder in folders), last)
+
+
+def of_record(path: PurePath) -> PurePosixPath | None:
+    """Return the file that a record of Snakemake's is of, None if it is no record."""
+    try:
+        name = base64.urlsafe_b64decode("".join(part.removeprefix("@") for part in path.parts[2:])).decode()
+    except ValueError:
+        return None
+    return PurePosixPath(name) if record(PurePosixPath(name)) == Path(path) else None
+
+
+def inside(path: PurePath | None, folder: PurePath) -> bool:
+    """Return whether a path lies below a folder, by its name alone."""
+    return path is not None and path.parts[: len(folder.parts)] == folder.parts and ".." not in path.parts
 
 
 def pack(results: Path, archive: Path) -> int:
     """Write the archive, atomically, and return its number of files."""
-    if results.is_absolute() or results.parts[:1] != ("results",) or not results.is_dir():
+    if results.is_absolute() or len(results.parts) != 2 or results.parts[0] != "results" or not results.is_dir():
         raise UserError(f"{results} is not an experiment's folder below results/; run this from the project's root")
+    if wrong := next(problems(results, without=LEFT_OUT), None):
+        raise UserError(f"{results} is not packed, since {wrong}")
     count = 0
     with atomic(archive) as temporary, tarfile.open(temporary, "w:gz") as tar:
         for path in packed(results):
-            for file in (path, record(path)):
-                if file.is_file():
-                    tar.add(file, arcname=file.as_posix())
+            tar.add(path, arcname=path.as_posix())
             count += 1
+        # Of what stays behind as well: without them Snakemake would not see there that it is stale.
+        for path in sorted(RECORDS.rglob("*")):
+            if path.is_file() and inside(of_record(path), results):
+                tar.add(path, arcname=path.as_posix())
     return count
 
 
 def members(tar: tarfile.TarFile) -> list[tarfile.TarInfo]:
-    """Return the members of an archive; anything but plain files below results/ and the records is refused."""
-    found = tar.getmembers()
-    for member in found:
+    """Return the members of an archive; all but plain files of one experiment, and their records, are refused."""
+    found: dict[str, tarfile.TarInfo] = {}
+    size = 0
+    for member in tar:
         path = PurePosixPath(member.name)
-        inside = path.parts[:1] == ("results",) or (path.parts[:2] == RECORDS.parts and len(path.parts) == 3)
-        if not member.isfile() or not inside or ".." in path.parts or path.is_absolute():
+        known = (path.parts[:1] == ("results",) and len(path.parts) > 2) or path.parts[:2] == RECORDS.parts
+        if not member.isreg() or not known or ".." in path.parts or member.name in found:
             raise UserError(
                 f"the archive holds '{member.name}', which is no plain file below results/; it was not made by pack"
             )
-    return found
+        found[member.name] = member
+        size += member.size
+        if size > shutil.disk_usage(Path("results") if Path("results").exists() else ".").free:
+            raise UserError(f"the archive needs more than {size / 1e9:.1f} GB, and the disk has less free; make room")
+    files = [PurePosixPath(name) for name in found if name.startswith("results")]
+    if len({path.parts[1] for path in files}) != 1:
+        raise UserError("the archive does not hold one experiment's results; it was not made by pack")
+    experiment = PurePosixPath(*files[0].parts[:2])
+    for name in found:
+        if not name.startswith("results") and not inside(of_record(PurePosixPath(name)), experiment):
+            raise UserError(f"the archive holds '{name}', no record of a file of {experiment}; it was not made by pack")
+    return list(found.values())
 
 
 def unpack(archive: Path) -> int:
@@ -76,23 +112,27 @@ def unpack(archive: Path) -> int:
     try:
         with tarfile.open(archive, "r:gz") as tar:
             found = members(tar)
-            there = next((m.name for m in found if m.name.startswith("results") and Path(m.name).exists()), None)
-            if there:
-                raise UserError(f"{there} exists already; move that experiment's results away before unpacking")
-            with tempfile.TemporaryDirectory(dir=".", prefix=".unpack-") as scratch:
+            files = [member.name for member in found if member.name.startswith("results")]
+            experiment = Path(*PurePosixPath(files[0]).parts[:2])
+            if experiment.exists():
+                raise UserError(f"{experiment} exists already; move that experiment's results away before unpacking")
+            experiment.parent.mkdir(exist_ok=True)
+            with tempfile.TemporaryDirectory(dir=experiment.parent, prefix=".unpack-") as scratch:
                 tar.extractall(scratch, members=found, filter="data")
-                for experiment in Path(scratch, "results").iterdir():
-                    wrong = list(problems(experiment))
-                    if wrong:
-                        raise UserError(f"{archive} is damaged: {wrong[0]}")
-                for member in found:
-                    Path(member.name).parent.mkdir(parents=True, exist_ok=True)
-                    Path(scratch, member.name).replace(member.name)
+                if not provenance_files(Path(scratch, experiment)):
+                    raise UserError(f"{archive} is damaged: it holds no provenance")
+                if wrong := next(problems(Path(scratch, experiment)), None):
+                    raise UserError(f"{archive} is damaged: {wrong}")
+                # The results last and at once: what is there is whole, even if this is killed.
+                for name in {member.name for member in found} - set(files):
+                    Path(name).parent.mkdir(parents=True, exist_ok=True)
+                    shutil.move(Path(scratch, name), name)
+                Path(scratch, experiment).replace(experiment)
     except FileNotFoundError as error:
         raise UserError(f"{error.filename} does not exist") from error
-    except (tarfile.TarError, EOFError, OSError) as error:
+    except (tarfile.TarError, EOFError, OSError, zlib.error) as error:
         raise UserError(f"{archive} could not be unpacked: {error}") from error
-    return sum(member.name.startswith("results") for member in found)
+    return len(files)
 
 
 def main() -> None:

@@ -52,6 +52,7 @@ def main(args: argparse.Namespace) -> None:
         if not devices.is_out_of_memory(error):
             raise
         raise UserError("the device's memory cannot hold the images and one evaluation; set `device: cpu`") from error
+    mark_unprobed(args.unprobed, args.probes)
     extraction.publish(job.state / "features", list(made["features"]), args.features)
     if args.logits is not None:
         extraction.publish(job.state / "logits", list(made["logits"]), args.logits)
@@ -76,6 +77,16 @@ def main(args: argparse.Namespace) -> None:
     files.remove(args.state)
 
 
+def mark_unprobed(folder: Path | None, probes: list[str]) -> None:
+    """Leave one empty file for each probe that is to read the features: the last to take its own away lets them go."""
+    if folder is None:
+        return
+    files.remove(folder)
+    for probe in probes:
+        folder.mkdir(parents=True, exist_ok=True)
+        (folder / probe).touch()
+
+
 def arguments() -> argparse.ArgumentParser:
     parser = cli.parser(__doc__)
     parser.add_argument("--store", required=True, type=Path, help="folder of the data set's store")
@@ -86,6 +97,8 @@ def arguments() -> argparse.ArgumentParser:
     parser.add_argument("--logits", type=Path, help="folder to make: float32 logits, .npy (default: none)")
     parser.add_argument("--manifest", required=True, type=Path, help="JSON to make: what the folders hold")
     parser.add_argument("--state", required=True, type=Path, help="folder of finished evaluations, removed at the end")
+    parser.add_argument("--unprobed", type=Path, help="folder of marks: who has not read the features yet")
+    parser.add_argument("--probes", nargs="*", default=[], help="who is to read the features before they are let go")
     parser.add_argument("--device", choices=["auto", "cpu", "cuda"], default="auto", help="default: auto")
     parser.add_argument("--batch-size", type=int, default=1000, help="images at a time on a GPU (default: 1000)")
     return parser

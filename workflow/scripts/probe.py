@@ -11,12 +11,15 @@ Specification:
   options       its options; "pca" is null or {"components", "skip_layers": [layers left as they are]}
   steps, layers what to fit; layers null: all layers that the features' manifest lists
   seed, run     what random choices start from; the name of the run, for messages
+
+Features that were let go are extracted again from the weights, if --extraction says how, and compared with their manifest.
 """
 
 from __future__ import annotations
 
 import argparse
 import contextlib
+import importlib
 import logging
 import shutil
 import sys
@@ -40,6 +43,7 @@ def main(args: argparse.Namespace) -> None:
     labels = datasets.load_labels(args.labels)
     extracted = files.read_json(args.features_manifest)
     layers = spec["layers"] or [layer["name"] for layer in extracted["layers"]]
+    features = available(args, extracted["files"])
     device = devices.resolve(args.device)
     fit = probes.load(spec["module"])
     state = open_state(args.state, spec)
@@ -56,8 +60,8 @@ def main(args: argparse.Namespace) -> None:
         report = finished(state, name, key)
         resumed += report is not None
         if report is None:
-            files.check(args.features, extracted["files"], list(used.values()))
-            train, test = (files.read_npy(args.features / file) for file in used.values())
+            files.check(features, extracted["files"], list(used.values()))
+            train, test = (files.read_npy(features / file) for file in used.values())
             options = resolve_pca(spec["options"], layer)
             try:
                 result = fit(
@@ -103,8 +107,76 @@ def main(args: argparse.Namespace) -> None:
         results=[args.manifest],
         fit_seconds=seconds,
         fits_resumed=resumed,
+        features_extracted_again=features != args.features,
     )
     files.remove(args.state)
+    if features != args.features:
+        files.remove(features.parent)
+    let_go(args.unprobed, args.features)
+
+
+def available(args: argparse.Namespace, listing: dict[str, dict[str, Any]]) -> Path:
+    """Return the folder of the features: as the extraction left it, or made again if they were let go since.
+
+    Another probe of the shard, changed or new, thus needs no run of the extraction, which would make every probe of the
+    shard stale.
+    """
+    from dnn_or_knn.errors import UserError
+
+    if args.unprobed and args.unprobed.parent.is_dir() and args.features.is_dir():
+        args.unprobed.touch()
+    if args.features.is_dir() or args.extraction is None:
+        return args.features
+    if not args.checkpoints.is_dir():
+        raise UserError(
+            f"{args.features} was let go, and {args.checkpoints}, which it is made from, is gone too; delete {args.training} "
+            "and run again to train anew"
+        )
+    cli.check_code(args.extraction)
+    log.info("the features were let go: extracting them again")
+    again = args.state.with_name(f"{args.state.name}-features")
+    # By name: what it runs is in the specification of the extraction, and no part of the fit.
+    script = importlib.import_module("features")
+    options = {
+        "spec": files.canonical(args.extraction),
+        "store": args.store,
+        "labels": args.labels,
+        "training": args.training,
+        "checkpoints": args.checkpoints,
+        "features": again / "features",
+        "logits": again / "logits",  # so that the same is computed as before
+        "manifest": again / "features.json",
+        "state": again / "state",
+        "device": args.device,
+        # Rounding on a GPU depends on it: the one that the first extraction ended with.
+        "batch-size": files.read_json(args.features_manifest.with_suffix(".provenance.json"))["batch_size"],
+        "threads": args.threads,
+    }
+    made = again / "features.json"
+    if not same(made, listing):
+        script.main(script.arguments().parse_args([f"--{key}={value}" for key, value in options.items()]))
+    if not same(made, listing):
+        files.remove(again)
+        raise UserError(
+            f"features extracted again are not those that {args.features_manifest} lists (another device or library?); "
+            "delete that manifest and run again, and every probe of the shard is fitted on the same features"
+        )
+    return again / "features"
+
+
+def same(manifest: Path, listing: dict[str, dict[str, Any]]) -> bool:
+    """Return whether a manifest is there and lists exactly these features."""
+    return manifest.is_file() and files.read_json(manifest)["files"] == listing
+
+
+def let_go(mark: Path | None, features: Path) -> None:
+    """Take this probe's mark away; with the last mark of a shard its features go."""
+    if mark is None or not mark.exists():
+        return
+    mark.unlink()
+    with contextlib.suppress(OSError):  # others have yet to read them
+        mark.parent.rmdir()
+        files.remove(features)
 
 
 def resolve_pca(options: dict[str, Any], layer: str) -> dict[str, Any]:
@@ -176,6 +248,10 @@ def arguments() -> argparse.ArgumentParser:
     parser.add_argument("--output", required=True, type=Path, help="folder to make: one .npz an evaluation")
     parser.add_argument("--manifest", required=True, type=Path, help="JSON to make: a report on every fit")
     parser.add_argument("--state", required=True, type=Path, help="folder of finished fits, removed at the end")
+    parser.add_argument("--extraction", type=cli.specification, help="specification of features.py for this shard")
+    parser.add_argument("--training", type=Path, help="the training's manifest, to extract from")
+    parser.add_argument("--checkpoints", type=Path, help="folder of the kept weights, to extract from")
+    parser.add_argument("--unprobed", type=Path, help="mark of this probe among those that are to read the features")
     parser.add_argument("--device", choices=["auto", "cpu", "cuda"], default="auto", help="default: auto")
     return parser
 

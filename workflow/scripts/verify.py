@@ -2,8 +2,9 @@
 
     python workflow/scripts/verify.py results/demo
 
-Checks each provenance file (the manifests that the job read and wrote are the ones on disk) and each manifest (the
-files that it lists are on disk, byte for byte). Weights and features that were let go are counted, not faulted.
+Checks each provenance file (it is as it was written, and the manifests that the job read and wrote are the ones on disk),
+each manifest (the files that it lists are on disk, byte for byte), and that there is no file that none of them names.
+Weights and features that were let go are counted, not faulted.
 Exit status 1 if anything does not fit.
 """
 
@@ -11,12 +12,13 @@ from __future__ import annotations
 
 import argparse
 import sys
+from collections import Counter
 from collections.abc import Iterator
 from pathlib import Path
-from typing import Any
 
 from dnn_or_knn.errors import UserError
 from dnn_or_knn.files import check, read_json, sha256
+from dnn_or_knn.provenance import faults
 
 #: Keys of a manifest that list files. The value says where the files lie: beside the manifest, in the folder of the
 #: manifest's own name, or in a folder of that name elsewhere in the run.
@@ -41,21 +43,48 @@ def base(manifest: Path, key: str) -> Path:
     return manifest.parent
 
 
-def problems(folder: Path) -> Iterator[str]:
-    """Yield one sentence for everything below `folder` that does not fit."""
+def problems(folder: Path, let_go: list[Path] | None = None, *, without: tuple[str, ...] = ()) -> Iterator[str]:
+    """Yield one sentence for everything below `folder` that does not fit.
+
+    Parameters
+    ----------
+    let_go: takes the folders that are gone on purpose.
+    without: suffixes of files that are not looked at.
+    """
+    known: set[Path] = set()
     for path in provenance_files(folder):
-        try:
-            record = read_json(path)
-        except UserError as error:
-            yield str(error)
-            continue
-        for kind in ("inputs", "results"):
-            for name, digest in record[kind].items():
-                yield from _one(path, path.parent / name, digest, kind)
-        for name in record["results"]:
-            manifest = path.parent / name
-            if manifest.suffix == ".json" and manifest.is_file():
-                yield from _listed(manifest, read_json(manifest))
+        known.add(path)
+        yield from _record(folder, path, known, [] if let_go is None else let_go, without)
+    strays: dict[Path, list[Path]] = {}
+    for path in sorted(folder.rglob("*")):
+        parts = path.relative_to(folder).parts
+        hidden = parts[0] == "logs" or any(part.startswith(".") for part in parts)
+        if path.is_file() and path not in known and path.suffix not in without and not hidden:
+            strays.setdefault(path.parent, []).append(path)
+    for first, *rest in strays.values():
+        more = f" (as {len(rest)} more there)" if rest else ""
+        yield f"{first} belongs to no result{more}: neither a provenance file nor a manifest names it"
+
+
+def _record(folder: Path, path: Path, known: set[Path], let_go: list[Path], without: tuple[str, ...]) -> Iterator[str]:
+    """Yield what does not fit of one result; add its files to `known`."""
+    try:
+        record = read_json(path)
+    except UserError as error:
+        yield str(error)
+        return
+    wrong = faults(record)
+    yield from (f"{path} {fault}" for fault in wrong)
+    if "is no record of provenance" in wrong:
+        return
+    for kind in ("inputs", "results"):
+        for name, digest in record[kind].items():
+            yield from _one(path, path.parent / name, digest, kind)
+    for name in record["results"]:
+        manifest = path.parent / name
+        known.add(manifest)
+        if manifest.suffix == ".json" and manifest.is_file():
+            yield from _listed(folder, manifest, known, let_go, without)
 
 
 def _one(provenance: Path, path: Path, digest: str, kind: str) -> Iterator[str]:
@@ -63,23 +92,40 @@ def _one(provenance: Path, path: Path, digest: str, kind: str) -> Iterator[str]:
     if not path.is_file():
         yield f"{said}, which is missing"
     elif sha256(path) != digest:
-        yield f"{said} with SHA-256 {digest[:12]}…, but on disk it has {sha256(path)[:12]}…"
+        yield f"{said} with SHA-256 {str(digest)[:12]}…, but on disk it has {sha256(path)[:12]}…"
 
 
-def _listed(manifest: Path, content: dict[str, Any]) -> Iterator[str]:
+def _listed(
+    results: Path, manifest: Path, known: set[Path], let_go: list[Path], without: tuple[str, ...]
+) -> Iterator[str]:
+    """Yield the files of a manifest that are not as it lists them."""
+    try:
+        content = read_json(manifest)
+    except UserError as error:
+        yield str(error)
+        return
     for key in LISTS:
-        files = content.get(key)
+        files = content.get(key) if isinstance(content, dict) else None
         if not isinstance(files, dict):
             continue
         folder = base(manifest, key)
-        absent = [name for name in files if not (folder / name).exists()]
-        if absent and len(absent) == len(files) and set(MAY_BE_ABSENT) & set(folder.parts):
+        known.update(folder / name for name in files)
+        if files and not any((folder / name).exists() for name in files) and _may_be_absent(folder, results):
+            let_go.append(folder)
             continue
         for name in files:
+            if name.endswith(without):
+                continue
             try:
                 check(folder, files, [name])
             except UserError as error:
-                yield str(error)
+                yield str(error).split("; delete ")[0]  # what to delete is up to who reads this
+            except (KeyError, TypeError):
+                yield f"{manifest} does not say what {name} is; delete it and run again"
+
+
+def _may_be_absent(folder: Path, results: Path) -> bool:
+    return bool(set(MAY_BE_ABSENT) & set(folder.relative_to(results).parts))
 
 
 def main() -> int:
@@ -91,9 +137,15 @@ def main() -> int:
         sys.exit(
             f"error: {args.results} holds no provenance files; give the folder of an experiment, such as results/demo"
         )
-    found = list(problems(args.results))
+    let_go: list[Path] = []
+    found = list(problems(args.results, let_go))
     for sentence in found:
         print(sentence)
+    if let_go:
+        kinds = Counter(
+            next(p for p in reversed(f.relative_to(args.results).parts) if p in MAY_BE_ABSENT) for f in let_go
+        )
+        print("let go, and so not checked: " + ", ".join(f"{kinds[kind]} folders of {kind}" for kind in sorted(kinds)))
     print(
         f"{len(checked)} results checked, {len(found)} problems"
         if found

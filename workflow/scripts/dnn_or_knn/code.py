@@ -5,6 +5,7 @@ from __future__ import annotations
 import ast
 import functools
 import hashlib
+from collections.abc import Mapping
 from pathlib import Path
 
 PACKAGE = Path(__file__).resolve().parent
@@ -21,7 +22,12 @@ def code_digest(*entries: str) -> str:
     ----------
     entries: paths relative to `workflow/scripts`, such as ``"train.py"`` or ``"dnn_or_knn/networks/wrn.py"``.
     """
-    lines = [f"{name} {digest}" for name, digest in code_files(*entries).items()]
+    return digest_of(code_files(*entries))
+
+
+def digest_of(files: Mapping[str, str]) -> str:
+    """Return the one digest of some files' digests by name."""
+    lines = [f"{name} {files[name]}" for name in sorted(files, key=Path)]
     return hashlib.sha256("\n".join(lines).encode()).hexdigest()
 
 
@@ -34,7 +40,7 @@ def code_files(*entries: str) -> dict[str, str]:
         if path in seen or path in NOT_CODE:
             continue
         seen[path], imports = _meaning(path)
-        waiting.extend(imports)
+        waiting.extend([*imports, *_packages(path)])
     return {path.relative_to(SCRIPTS).as_posix(): seen[path] for path in sorted(seen)}
 
 
@@ -59,6 +65,12 @@ def _text(node: object) -> str:
         if value not in (None, []) and name not in ("type_comment", "kind"):
             fields.append(f"{name}={_text(value)}")
     return f"{type(node).__name__}({','.join(fields)})"
+
+
+def _packages(path: Path) -> list[Path]:
+    """Return the `__init__.py` of every package around a file: importing the file runs them first."""
+    folders = [folder for folder in path.parents if SCRIPTS in folder.parents]
+    return [folder / "__init__.py" for folder in folders if (folder / "__init__.py").is_file()]
 
 
 def _imported(node: ast.AST, path: Path) -> list[Path]:

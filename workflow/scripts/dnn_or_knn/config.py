@@ -20,6 +20,16 @@ from .registry import ARCHITECTURES, DATASETS, PROBES
 
 SCHEMA_FILE = Path(__file__).resolve().parents[2] / "schemas" / "config.schema.yaml"
 NUMBER_AS_TEXT = re.compile(r"^[+-]?\d+(\.\d*)?[eE][+-]?\d+$")
+#: JSON schema's types in words.
+TYPES = {
+    "object": "keys with values",
+    "array": "a list",
+    "string": "a text",
+    "number": "a number",
+    "integer": "a whole number",
+    "boolean": "true or false",
+    "null": "null",
+}
 Schema = dict[str, Any]
 
 
@@ -138,7 +148,12 @@ def _sentence(error: ValidationError, where: str) -> str:
         allowed = [str(item) for item in rule]
         return f"{where}: {path} is {value!r}{nearest(str(value), allowed)}; allowed: {', '.join(allowed)}"
     meaning = schema.get("description")
-    return f"{where}: {path} is {value!r}: {error.message}" + (f"; it means: {meaning}" if meaning else "")
+    if error.validator == "type":
+        wanted = " or ".join(TYPES[name] for name in ([rule] if isinstance(rule, str) else rule))
+        said = f"{where}: {path} is {'empty' if value is None else repr(value)}, not {wanted}"
+    else:
+        said = f"{where}: {path} is {value!r}: {error.message}"
+    return said + (f"; it means: {meaning}" if meaning else "")
 
 
 def _without_null(config: dict[str, Any], keys: tuple[str, ...]) -> dict[str, Any]:

@@ -7,7 +7,6 @@ Snakemake compares these texts to decide what is stale, so each holds everything
 from __future__ import annotations
 
 import functools
-import json
 import re
 from collections.abc import Mapping
 from typing import Any
@@ -196,11 +195,6 @@ class Jobs:
         """The experiment's page, which shows the configuration but for what only says how jobs run."""
         apart = ("data", "device", "jobs", "shards")
         return specification("report.py", config={key: value for key, value in self.config.items() if key not in apart})
-
-    def of_rule(self, rule: str, wildcards: Wildcards) -> dict[str, Any] | None:
-        """Return the specification of a rule's job as plain values, None if the rule has none."""
-        made = getattr(self, rule, None)
-        return json.loads(made(wildcards)) if made else None
 
     # Inputs.
 

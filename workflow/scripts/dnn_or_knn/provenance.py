@@ -5,6 +5,7 @@ from __future__ import annotations
 import argparse
 import functools
 import importlib.metadata
+import json
 import os
 import resource
 import subprocess
@@ -13,8 +14,8 @@ import time
 from pathlib import Path
 from typing import Any
 
-from .code import SCRIPTS, code_files
-from .files import sha256, write_json
+from .code import SCRIPTS, code_files, digest_of
+from .files import canonical, digest, sha256, write_json
 
 LIBRARIES = (
     "numpy",
@@ -44,7 +45,7 @@ def energy() -> dict[str, int]:
     return counters
 
 
-_STARTED, _ENERGY = time.time(), energy()
+_STARTED, _ENERGY = time.monotonic(), energy()
 
 
 def write(path: str | Path, args: argparse.Namespace, *, inputs: list[Path], results: list[Path], **facts: Any) -> None:
@@ -57,27 +58,43 @@ def write(path: str | Path, args: argparse.Namespace, *, inputs: list[Path], res
     inputs, results: the manifests that the job read and wrote; their SHA-256 are recorded, under names that do not
         depend on where the checkout lies.
     facts: anything else worth keeping, such as ``device`` or the seconds of each part.
+
+    The record ends with a ``digest`` of all of itself.
     """
     folder = Path(path).parent
-    write_json(
-        path,
-        {
-            "spec": args.spec,
-            "code": code_files(*args.spec["code"]["files"]) if "code" in args.spec else None,
-            "inputs": {os.path.relpath(p, folder): sha256(p) for p in inputs},
-            "results": {os.path.relpath(p, folder): sha256(p) for p in results},
-            "git": git_state(),
-            "python": ".".join(map(str, sys.version_info[:3])),
-            "libraries": library_versions(),
-            "threads": args.threads,
-            "wall_seconds": round(time.time() - _STARTED, 3),
-            "peak_memory_bytes": resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
-            * (1 if sys.platform == "darwin" else 1024),
-            "energy_joules": energy_since_start(),
-            **gpu_facts(),
-            **facts,
-        },
-    )
+    record = {
+        "spec": args.spec,
+        "code": code_files(*args.spec["code"]["files"]) if "code" in args.spec else None,
+        "inputs": {os.path.relpath(p, folder): sha256(p) for p in inputs},
+        "results": {os.path.relpath(p, folder): sha256(p) for p in results},
+        "git": git_state(),
+        "python": ".".join(map(str, sys.version_info[:3])),
+        "libraries": library_versions(),
+        "threads": args.threads,
+        "wall_seconds": round(time.monotonic() - _STARTED, 3),
+        "peak_memory_bytes": resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
+        * (1 if sys.platform == "darwin" else 1024),
+        "energy_joules": energy_since_start(),
+        **gpu_facts(),
+        **facts,
+    }
+    record = json.loads(canonical(record))  # as it is read back
+    write_json(path, record | {"digest": digest(record)})
+
+
+def faults(record: Any) -> list[str]:
+    """Return what is wrong with a provenance record in itself, in words: nothing, if it is as `write` left it."""
+    if not isinstance(record, dict) or any(
+        not isinstance(record.get(key), dict) for key in ("spec", "inputs", "results")
+    ):
+        return ["is no record of provenance"]
+    found = []
+    if record.get("digest") != digest({key: value for key, value in record.items() if key != "digest"}):
+        found.append("was altered: its own digest does not fit")
+    code, listed = record["spec"].get("code"), record.get("code")
+    if isinstance(code, dict) and isinstance(listed, dict) and code.get("digest") != digest_of(listed):
+        found.append("names a code digest that its list of code files does not give")
+    return found
 
 
 def energy_since_start() -> float | None:
@@ -100,7 +117,10 @@ def gpu_facts() -> dict[str, Any]:
 
 @functools.cache
 def git_state() -> dict[str, Any]:
-    """Return ``{"commit": …, "dirty": …}`` of the checkout, both None outside one."""
+    """Return ``{"commit": …, "dirty": …}`` of the checkout, both None outside one.
+
+    Dirty: a file of the commit was changed, or workflow/ holds one that git does not know, such as a new probe.
+    """
 
     def git(*words: str) -> str | None:
         try:
@@ -109,8 +129,9 @@ def git_state() -> dict[str, Any]:
             return None
         return done.stdout.strip() if done.returncode == 0 else None
 
-    status = git("status", "--porcelain", "--untracked-files=no")
-    return {"commit": git("rev-parse", "HEAD"), "dirty": None if status is None else bool(status)}
+    changed = git("status", "--porcelain", "--untracked-files=no")
+    unknown = git("ls-files", "--others", "--exclude-standard", str(SCRIPTS.parent))
+    return {"commit": git("rev-parse", "HEAD"), "dirty": None if changed is None else bool(changed or unknown)}
 
 
 def library_versions() -> dict[str, str]:

@@ -562,6 +562,15 @@ def test_features_on_a_gpu_are_those_of_the_cpu(made, tmp_path, monkeypatch, pre
             np.testing.assert_allclose(second, first, rtol=tolerance, atol=tolerance * np.abs(first).max())
 
 
+@pytest.mark.gpu
+@pytest.mark.skipif(not torch.cuda.is_available(), reason="needs a CUDA device")
+@pytest.mark.parametrize("precision", ["float32", "bf16"])
+def test_features_extracted_again_on_a_gpu_are_the_same_bits(made, tmp_path, precision):
+    for again in ("first", "second"):
+        assert run(made, tmp_path / again, {"precision": precision}, "--device", "cuda") == 0
+    assert contents(tmp_path / "first") == contents(tmp_path / "second")
+
+
 def test_the_work_of_a_forward_pass_is_counted(made):
     network = networks.create({"module": "mlp", "width": 6}, channels=3, size=SIZE, classes=4).eval()
     forward = extraction.forward_function(network, ["embedding"], True, device=torch.device("cpu"), precision="float32")

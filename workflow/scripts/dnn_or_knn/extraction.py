@@ -226,7 +226,8 @@ def extract(job: Job, *, device: torch.device, precision: str, batch_size: int) 
     forward = forward_function(
         network, [p.name for p in job.points if p.name != "input"], job.logits, device=device, precision=precision
     )
-    torch.backends.cudnn.benchmark = device.type == "cuda"  # all batches have one shape there
+    # Features that were let go are extracted again and must be the same bits: no stopwatch chooses the algorithm.
+    torch.backends.cudnn.benchmark, torch.backends.cudnn.deterministic = False, True
     splits = {name: _resident(pixels, device) for name, pixels in job.splits.items()}
     per_step = sum(map(len, splits.values()))
     with torch.no_grad(), ThreadPoolExecutor(1) as reader, ThreadPoolExecutor(1) as writer:

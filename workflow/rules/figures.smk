@@ -5,6 +5,11 @@
 FIGURES = f"{RESULTS}/figures"
 
 
+localrules:
+    figure,
+    curves,
+
+
 rule figure:
     input:
         measures=f"{MEASURES}/measures.json",

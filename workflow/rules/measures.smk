@@ -6,6 +6,10 @@
 MEASURES = f"{RESULTS}/measures"
 
 
+localrules:
+    collect,
+
+
 rule measures:
     input:
         store=f"{STORE}/store.json",

@@ -44,7 +44,7 @@ def energy() -> dict[str, int]:
     return counters
 
 
-_STARTED, _ENERGY = time.time(), energy()
+_STARTED, _ENERGY = time.monotonic(), energy()
 
 
 def write(path: str | Path, args: argparse.Namespace, *, inputs: list[Path], results: list[Path], **facts: Any) -> None:
@@ -70,7 +70,7 @@ def write(path: str | Path, args: argparse.Namespace, *, inputs: list[Path], res
             "python": ".".join(map(str, sys.version_info[:3])),
             "libraries": library_versions(),
             "threads": args.threads,
-            "wall_seconds": round(time.time() - _STARTED, 3),
+            "wall_seconds": round(time.monotonic() - _STARTED, 3),
             "peak_memory_bytes": resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
             * (1 if sys.platform == "darwin" else 1024),
             "energy_joules": energy_since_start(),

@@ -25,7 +25,7 @@ PAPER_JOBS = {
 def test_the_paper_plans_every_stage(project: Project) -> None:
     jobs = Counter(job[0] for job in project.planned(overlays=("config.yaml",)))
     assert {rule: jobs[rule] for rule in PAPER_JOBS} == PAPER_JOBS
-    # 1,057 evaluations in shards of 10 per run, and 6 runs probed in every layer; three probes each.
+    # 1,057 evaluations in shards of 26 per run, and 6 runs probed in every layer; three probes each.
     assert jobs["probe"] == 3 * jobs["features"]
 
 

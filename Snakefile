@@ -31,8 +31,9 @@ RUN = f"{RESULTS}/{{dataset}}/{{architecture}}/{{labels}}/seed{{seed}}"
 # How jobs run. It reaches them as resources, since a changed parameter would make them stale.
 DEVICE = jobs.config["device"]
 GPUS = head.gpus_per_job(DEVICE)
-if head.local_gpus() and "gpu" not in workflow.global_resources:
-    workflow.register_resource("gpu", head.local_gpus())
+if workflow.local_exec and head.local_gpus() and "gpu" not in workflow.global_resources:
+    # One more than there are: it starts, loads its libraries, and waits for the first GPU that another gives back.
+    workflow.register_resource("gpu", head.local_gpus() + 1)
 ROOT = jobs.config["data"]["root"]
 DOWNLOAD = "download" if jobs.config["data"]["download"] else "no-download"
 SAVE_EVERY = str(jobs.config["jobs"]["save_every"])
@@ -64,7 +65,10 @@ include: "workflow/rules/claims.smk"
 
 
 onstart:
-    head.freeze(jobs.experiment)
+    try:
+        head.freeze(jobs.experiment)
+    except UserError as error:
+        raise WorkflowError(str(error))
 
 
 rule all:

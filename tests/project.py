@@ -7,8 +7,11 @@ import re
 import shutil
 import subprocess
 import sys
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from pathlib import Path
 
+import pytest
 from conftest import ROOT
 
 PARTS = ("Snakefile", "config.yaml", "config", "workflow", "profiles", "envs")
@@ -83,11 +86,24 @@ def manifests(results: Path) -> dict[str, str]:
     }
 
 
-def same_results(one: Project, other: Project, *, part: bool = False) -> None:
+def same_results(one: Project, other: Project, *, part: bool = False, experiment: str = "tiny") -> None:
     """Assert that two checkouts hold the same results, bit for bit; with `part`, the first may hold only some."""
-    first, second = (manifests(project.folder / "results" / "tiny") for project in (one, other))
+    first, second = (manifests(project.folder / "results" / experiment) for project in (one, other))
     assert first
     assert first.keys() - second.keys() == set()
     assert part or second.keys() - first.keys() == set()
     different = [name for name in first if first[name] != second[name]]
     assert different == [], different
+
+
+@contextmanager
+def small_disk(folder: Path, megabytes: float) -> Iterator[Callable[[str], None]]:
+    """Mount a small disk; the yielded function mounts it again with other options. Needs root."""
+    folder.mkdir(parents=True)
+    mount = ["mount", "-t", "tmpfs", "-o", f"size={int(megabytes * 1024)}k", "tmpfs", str(folder)]
+    if os.geteuid() or subprocess.run(mount, capture_output=True).returncode:
+        pytest.skip("mounting a small disk needs root")
+    try:
+        yield lambda options: subprocess.run(["mount", "-o", f"remount,{options}", str(folder)], check=True) and None
+    finally:
+        subprocess.run(["umount", "--lazy", str(folder)], check=True)

@@ -12,7 +12,8 @@ export SLURM_CONF=$folder/slurm.conf
 install() {
     command -v slurmctld >/dev/null && command -v munged >/dev/null && return
     export DEBIAN_FRONTEND=noninteractive
-    { apt-get update -qq && apt-get install -y -qq --no-install-recommends slurm-wlm munge >/dev/null; } || exit 77
+    local apt=(apt-get -qq -o DPkg::Lock::Timeout=300)
+    { "${apt[@]}" update && "${apt[@]}" install -y --no-install-recommends slurm-wlm munge >/dev/null; } || exit 77
 }
 
 configure() {
@@ -42,13 +43,13 @@ ReturnToService=2
 SlurmdTimeout=10
 MinJobAge=300
 KillWait=10
-SchedulerParameters=sched_interval=1,batch_sched_delay=0
+SchedulerParameters=sched_interval=1,batch_sched_delay=0,bf_interval=1
 MpiDefault=none
 GresTypes=gpu
-NodeName=localhost NodeHostname=$(hostname -s) NodeAddr=127.0.0.1 CPUs=$cpus RealMemory=$memory Gres=gpu:1 State=UNKNOWN
+NodeName=localhost NodeHostname=$(hostname -s) NodeAddr=127.0.0.1 CPUs=$cpus RealMemory=$memory Gres=gpu:h200:1 State=UNKNOWN
 PartitionName=gpu Nodes=localhost Default=YES MaxTime=INFINITE State=UP
 CONF
-    printf 'Name=gpu File=/dev/null\n' >"$folder/gres.conf"
+    printf 'Name=gpu Type=h200 File=/dev/null\n' >"$folder/gres.conf"
     # Commands inside jobs do not see SLURM_CONF: the plugin clears SLURM's variables before it submits.
     mkdir -p /etc/slurm
     for name in slurm gres; do
@@ -66,7 +67,7 @@ start)
     configure
     mkdir -p /run/munge
     chown munge: /run/munge
-    pgrep -x munged >/dev/null || runuser -u munge -- munged
+    munge --no-input >/dev/null 2>&1 || { runuser -u munge -- munged && touch "$folder/munged"; }
     slurmctld
     slurmd -N localhost
     for _ in $(seq 60); do
@@ -82,6 +83,7 @@ stop)
     for name in slurmd slurmctld; do
         [ -f "$folder/$name.pid" ] && kill "$(cat "$folder/$name.pid")" 2>/dev/null || true
     done
+    if [ -e "$folder/munged" ]; then munged --stop >/dev/null; fi
     rm -f /etc/slurm/slurm.conf /etc/slurm/gres.conf
     ;;
 esac

@@ -13,6 +13,7 @@ import time
 from collections.abc import Iterator
 from pathlib import Path
 from types import SimpleNamespace
+from typing import Any
 
 import features as script
 import numpy as np
@@ -467,6 +468,24 @@ def test_damaged_inputs_are_named(inputs, tmp_path, capsys, path):
 
 def test_weights_that_were_not_kept_are_named(inputs, tmp_path, capsys):
     assert "step 4, only of [0, 3, 6]" in refused(inputs, tmp_path, capsys, {"steps": [0, 4]})
+
+
+class Bomb:
+    def __init__(self, marker: Path) -> None:
+        self.marker = marker
+
+    def __reduce__(self) -> tuple[Any, ...]:
+        return Path.touch, (self.marker,)
+
+
+def test_a_pickle_in_place_of_weights_is_not_executed(inputs, tmp_path, capsys):
+    marker = tmp_path / "executed"
+    save(inputs.folder, 3, {"model": Bomb(marker), "step": 3})
+    manifest(inputs.folder)
+    assert "step000003.pt holds something else than weights" in refused(inputs, tmp_path, capsys)
+    assert not marker.exists()
+    torch.load(inputs.folder / "run" / "checkpoints" / "step000003.pt", weights_only=False)
+    assert marker.exists(), "the file would have done it"
 
 
 def test_weights_of_another_network_are_refused(inputs, tmp_path, capsys):

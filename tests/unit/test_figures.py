@@ -14,7 +14,7 @@ import numpy as np
 import pandas as pd
 import pytest
 import synthetic
-from dnn_or_knn import figures, plotting
+from dnn_or_knn import figures, files, plotting
 from dnn_or_knn.code import code_digest
 from dnn_or_knn.errors import UserError
 from dnn_or_knn.figures import curves
@@ -417,6 +417,8 @@ def histories(folder: Path, runs: list[str], steps: int = 450) -> dict[str, Path
     for run in runs:
         (folder / run).mkdir(parents=True)
         table.to_csv(folder / run / "history.csv", index=False)
+        listing = files.listing(folder / run, ["history.csv"])
+        files.write_json(folder / run / "training.json", {"history": listing["history.csv"]})
     return {run: folder / run / "history.csv" for run in runs}
 
 
@@ -480,6 +482,9 @@ def test_the_curves_script(tmp_path: Path) -> None:
     done = command("curves.py", {"runs": runs}, "--results", tmp_path, "--output", tmp_path / "figures/training")
     assert done.returncode == 0, done.stderr
     assert "(a) Digits, LeNet, true labels: loss" in json.loads((tmp_path / "figures/training.json").read_text())["alt"]
+    (tmp_path / runs[0] / "history.csv").write_text("step,loss\n")
+    done = command("curves.py", {"runs": runs}, "--results", tmp_path, "--output", tmp_path / "figures/training")
+    assert done.returncode == 2 and "history.csv is damaged" in done.stderr
     (tmp_path / runs[0] / "history.csv").unlink()
     with pytest.raises(UserError, match=r"history\.csv is missing"):
         curves.data({run: tmp_path / run / "history.csv" for run in runs})

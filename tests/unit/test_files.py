@@ -99,6 +99,11 @@ def test_killed_in_the_middle_leaves_the_old_file(tmp_path: Path) -> None:
     child.send_signal(signal.SIGKILL)
     child.wait()
     assert target.read_bytes() == b"old"
+    assert len(list(tmp_path.iterdir())) == 2
+    alive = tmp_path / f".big.bin.{os.getppid()}-0123.part"
+    alive.touch()
+    files.write_text(target, "new")
+    assert sorted(tmp_path.iterdir()) == [alive, target], "what the killed process left is gone"
 
 
 @given(JSON)

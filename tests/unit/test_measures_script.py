@@ -62,6 +62,7 @@ def results(tmp_path: Path) -> Path:
         _fits(run, shard, layers, rng)
     lines = ["step,loss,train_accuracy,test_accuracy", "0,1.4,0.25,0.25", "5,1.0,,", "15,0.5,1.0,0.5"]
     (run / "history.csv").write_text("\n".join(lines) + "\n")
+    files.write_json(run / "training.json", {"history": files.listing(run, ["history.csv"])["history.csv"]})
     return tmp_path
 
 

@@ -154,3 +154,9 @@ def test_the_size_of_a_shard_changes_no_bit(finished: Project, project: Project)
     )
     assert one and one.keys() == two.keys()
     assert [name for name in one if one[name].read_bytes() != two[name].read_bytes()] == []
+
+
+def test_on_two_gpus_three_jobs_are_started(project: Project, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("CUDA_VISIBLE_DEVICES", "0,1")
+    output = project.snakemake("results/tiny/digits/store/store.json", "--cores", "1")
+    assert re.search(r"^Provided resources: .*gpu\D+3\b", output, re.MULTILINE), output

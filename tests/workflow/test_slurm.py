@@ -1,12 +1,13 @@
-"""A real SLURM with a stand-in GPU: the whole DAG through sbatch, with jobs cancelled and the node's daemon killed."""
+"""A real SLURM with a stand-in GPU: the demo through sbatch, with a job cancelled and the node's daemon killed."""
 
 from __future__ import annotations
 
+import json
 import os
 import re
 import subprocess
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import pytest
@@ -18,13 +19,15 @@ pytestmark = [
     pytest.mark.xdist_group("finished"),
 ]
 SCRIPT = str(ROOT / "tests" / "slurm" / "slurm.sh")
-#: The profile's executor, on a partition without accounting, looking at its jobs every two seconds.
+DEMO = ("config/demo.yaml",)
+#: The profile, on a cluster without accounting and a small node, looking at its jobs every two seconds. Training and
+#: extraction ask for the GPU although they compute on the CPU.
 OPTIONS = (
-    *("--profile", "profiles/slurm", "--jobs", "4", "--default-resources", "slurm_partition=gpu", "mem_mb=1500"),
+    *("--profile", "profiles/slurm", "--jobs", "20", "--default-resources", "slurm_partition=gpu", "mem_mb=1500"),
     *("runtime=10m", "--slurm-no-account", "--slurm-init-seconds-before-status-checks", "2"),
     *("--slurm-status-command", "squeue", "--latency-wait", "20", "--config", "device=cpu"),
-    *("--set-resources", "train:gpu=1", "train:mem_mb=1500", "features:mem_mb=1500", "probe:mem_mb=1500"),
-    *("measures:mem_mb=1500", "prepare:mem_mb=1500"),
+    *("--set-resources", "train:gpu=1", "train:gpu_model=h200", "features:gpu=1", "features:gpu_model=h200"),
+    *(f"{rule}:mem_mb=1500" for rule in ("prepare", "train", "features", "probe", "measures")),
 )
 
 
@@ -42,38 +45,72 @@ def slurm(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Path]:
     subprocess.run([SCRIPT, "stop", str(folder)], check=False)
 
 
-def queue(*words: str) -> str:
-    return subprocess.run(["squeue", "--noheader", *words], capture_output=True, text=True, check=True).stdout
+@pytest.fixture
+def local(tmp_path: Path) -> Project:
+    """The demo, run on this machine without a cluster."""
+    made = Project(tmp_path / "local")
+    made.snakemake("--cores", "2", "--config", "device=cpu", overlays=DEMO)
+    return made
 
 
-def wait_for_job(rule: str, snakemake: subprocess.Popen, seconds: float = 180) -> str:
-    """Wait until a job of a rule runs, and return its id."""
+def ask(*words: str) -> str:
+    return subprocess.run(words, capture_output=True, text=True, check=True).stdout
+
+
+def jobs(*states: str) -> dict[str, str]:
+    """Return the jobs in any of these states: number → rule and wildcards."""
+    lines = ask("squeue", "--noheader", f"--states={','.join(states)}", "--format=%i|%k").splitlines()
+    return {number: comment.removeprefix("rule_") for number, comment in (line.split("|", 1) for line in lines)}
+
+
+def gpus_in_use() -> int:
+    used = re.search(r"GresUsed=gpu:h200:(\d+)", ask("scontrol", "--details", "show", "node", "localhost"))
+    assert used is not None
+    return int(used[1])
+
+
+def wait_until(true: Callable[[], bool], snakemake: subprocess.Popen, seconds: float = 180) -> None:
     end = time.monotonic() + seconds
     while time.monotonic() < end and snakemake.poll() is None:
-        for line in queue("--states=RUNNING", "--format=%i|%k").splitlines():
-            number, comment = line.split("|", 1)
-            if comment.startswith(f"rule_{rule}"):
-                return number
-        time.sleep(0.3)
-    raise AssertionError(f"no job of {rule} ever ran")
+        if true():
+            return
+        time.sleep(0.2)
+    if snakemake.poll() is None:
+        snakemake.terminate()
+    raise AssertionError(f"this never happened: {snakemake.communicate()[0]}")
 
 
-def test_the_dag_through_sbatch_with_a_cancelled_job_and_a_killed_daemon(
-    finished: Project, project: Project, slurm: Path
+def running(rule: str) -> str | None:
+    """Return the number of a running job of a rule, None without one."""
+    return next((number for number, what in jobs("RUNNING").items() if what.startswith(rule)), None)
+
+
+def test_the_demo_through_sbatch_with_a_cancelled_job_and_a_killed_daemon(
+    local: Project, project: Project, slurm: Path
 ) -> None:
-    snakemake = project.start(*OPTIONS)
-    cancelled = wait_for_job("train", snakemake)
-    shown = subprocess.run(["scontrol", "show", "job", cancelled], capture_output=True, text=True, check=True).stdout
-    assert re.search(r"gres[:/]gpu[:=]1", shown)
-    time.sleep(2)
-    subprocess.run(["scancel", cancelled], check=True)
-    wait_for_job("features", snakemake)
-    daemon = int((slurm / "slurmd.pid").read_text())
-    os.kill(daemon, 9)
+    results = project.folder / "results" / "demo"
+    snakemake = project.start(*OPTIONS, overlays=DEMO)
+
+    # One training holds the node's only GPU, the others wait for it.
+    wait_until(lambda: bool(list(results.rglob(".state/train/key"))), snakemake)
+    trained = next(results.rglob(".state/train/key")).parents[2]
+    cancelled = running("train")
+    assert cancelled is not None and gpus_in_use() == 1
+    assert re.search(r"gres[:/]gpu:h200[:=]1", ask("scontrol", "show", "job", cancelled))
+    assert any(what.startswith("train") for what in jobs("PENDING").values())
+    time.sleep(1)
+    ask("scancel", cancelled)
+
+    wait_until(lambda: running("features") is not None, snakemake)
+    os.kill(int((slurm / "slurmd.pid").read_text()), 9)
     time.sleep(3)
     subprocess.run([SCRIPT, "node", str(slurm)], check=True)
+
     output, _ = snakemake.communicate(timeout=1500)
     assert snakemake.returncode == 0, output
-    assert queue() == ""
-    same_results(project, finished)
-    assert project.planned() == set()
+    assert f"SLURM-job '{cancelled}' failed, SLURM status is: 'CANCELLED'" in output
+    assert "Trying to restart job" in output
+    assert len(json.loads((trained / "training.provenance.json").read_text())["sessions"]) == 2
+    assert jobs("RUNNING", "PENDING", "COMPLETING") == {} and gpus_in_use() == 0
+    same_results(project, local, experiment="demo")
+    assert project.planned("--config", "device=cpu", overlays=DEMO) == set()

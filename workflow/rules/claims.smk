@@ -7,6 +7,12 @@
 CLAIMS = f"{RESULTS}/claims"
 
 
+localrules:
+    claims,
+    beside,
+    report,
+
+
 rule claims:
     input:
         measures=f"{MEASURES}/measures.json",

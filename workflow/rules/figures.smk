@@ -1,8 +1,13 @@
 # Figures 1 to 7 of the paper, and the training curves.
-# needs: the experiment's measures; for figure 4 (g) the network's own list of layers; the runs' histories
+# needs: the experiment's measures; for figure 4 (g) the network's own list of layers; the runs' histories and manifests
 # makes: figures/figure<n>.{pdf,png}   and the numbers that each panel shows, figure<n>.csv
 
 FIGURES = f"{RESULTS}/figures"
+
+
+localrules:
+    figure,
+    curves,
 
 
 rule figure:
@@ -36,7 +41,8 @@ rule figure:
 
 rule curves:
     input:
-        history=jobs.of_runs("history.csv"),
+        training=jobs.of_runs("training.json"),
+        history=ancient(jobs.of_runs("history.csv")),
     output:
         multiext(f"{FIGURES}/training", ".pdf", ".csv", ".provenance.json"),
         picture=report(

@@ -6,6 +6,10 @@
 MEASURES = f"{RESULTS}/measures"
 
 
+localrules:
+    collect,
+
+
 rule measures:
     input:
         store=f"{STORE}/store.json",
@@ -33,7 +37,7 @@ rule measures:
     threads: jobs.config["jobs"]["probe_threads"]
     resources:
         mem_mb=lambda wildcards, attempt: 8000 * attempt,
-        runtime="2h",
+        runtime=lambda wildcards, attempt: f"{2 * attempt}h",
     params:
         spec=jobs.measures,
         store=subpath(input.store, parent=True),

@@ -29,8 +29,8 @@ rule prepare:
     resources:
         root=ROOT,
         download=DOWNLOAD,
-        mem_mb=4000,
-        runtime="1h",
+        mem_mb=lambda wildcards, attempt: 4000 * attempt,
+        runtime=lambda wildcards, attempt: f"{attempt}h",
     params:
         spec=jobs.prepare,
         store=subpath(output.manifest, parent=True),

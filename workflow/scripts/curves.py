@@ -25,6 +25,8 @@ def main(args: argparse.Namespace) -> None:
         raise UserError("the specification names no runs; there is nothing to draw")
     look = plotting.style(args.spec)
     histories = {run: args.results / run / "history.csv" for run in runs}
+    for path in histories.values():
+        files.check(path.parent, {path.name: files.read_json(path.with_name("training.json"))["history"]})
     table = curves.data(histories)
     with plotting.applied(look):
         made = curves.draw(table, runs, args.spec)

@@ -221,6 +221,7 @@ def read_history(path: Path | None) -> list[tuple[int, float, float]]:
 
     if path is None:
         return []
+    files.check(path.parent, {path.name: files.read_json(path.with_name("training.json"))["history"]})
     with open(path, newline="", encoding="utf-8") as file:
         return [
             (int(line["step"]), float(line["train_accuracy"]), float(line["test_accuracy"]))

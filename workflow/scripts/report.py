@@ -29,6 +29,15 @@ def main(args: argparse.Namespace) -> None:
     """Write report.html, and its manifest and provenance beside it."""
     results: Path = args.results
     overlays = "" if args.overlays == "config.yaml" else f" --configfile {args.overlays}"
+    inputs = [
+        results / "claims" / "claims.json",
+        results / "claims" / "beside.json",
+        results / "measures" / "measures.json",
+        *args.choices,
+    ]
+    inputs += [results / "figures" / f"{name}.json" for name in [*FIGURES, "training"]]
+    for path in inputs:
+        files.check(path.parent, files.read_json(path)["files"])
     bodies = {
         "verdicts": verdicts(results, overlays),
         "figures": figures(results, FIGURES, overlays),
@@ -55,13 +64,6 @@ def main(args: argparse.Namespace) -> None:
     files.write_text(args.output, page.page(f"DNN or k-NN? {experiment}", f"{head}<main>{sections}</main>"))
     manifest = args.output.with_suffix(".json")
     files.write_json(manifest, {"files": files.listing(args.output.parent, [args.output.name])})
-    inputs = [
-        results / "claims" / "claims.json",
-        results / "claims" / "beside.json",
-        results / "measures" / "measures.json",
-        *args.choices,
-    ]
-    inputs += [results / "figures" / f"{name}.json" for name in [*FIGURES, "training"]]
     provenance.write(args.output.with_suffix(".provenance.json"), args, inputs=inputs, results=[manifest])
 
 

@@ -16,6 +16,7 @@ from typing import Any
 
 from .code import code_digest
 from .errors import Interrupted, UserError
+from .files import DISK_ERRORS, refused
 
 #: Exit statuses: bad input (one sentence on stderr), and stopped by a signal with the state saved.
 EXIT_USER_ERROR = 2
@@ -53,15 +54,16 @@ def run(
 ) -> int:
     """Parse the command line, pin threads, open the log, call `main`, and return the exit status.
 
-    `UserError` becomes one sentence on stderr and status 2; SIGTERM raises `Interrupted` in the main thread, status
-    75; any other exception is a fault of ours: its traceback goes to the log and stderr, status 1.
+    `UserError`, or a disk that is full or refuses, becomes one sentence on stderr and status 2; SIGTERM raises
+    `Interrupted` in the main thread, status 75; any other exception is a fault of ours: its traceback goes to the log and
+    stderr, status 1.
     """
     args = arguments.parse_args(argv)
     pin_threads(args.threads)
-    start_log(args.log)
     signal.signal(signal.SIGTERM, _interrupt)
     started = time.monotonic()
     try:
+        start_log(args.log)
         check_code(args.spec)
         main(args)
     except UserError as error:
@@ -75,7 +77,11 @@ def run(
         log.debug("%s", traceback.format_exc())
         log.error("error: out of memory; give the job more memory (mem_mb) or lower its chunk or batch size")
         return EXIT_USER_ERROR
-    except Exception:
+    except Exception as error:
+        if isinstance(error, OSError) and error.errno in DISK_ERRORS:
+            log.debug("%s", traceback.format_exc())
+            log.error("error: %s", refused(error.filename, error.errno))
+            return EXIT_USER_ERROR
         log.error("%s", traceback.format_exc())
         return 1
     log.info("done in %.1f s", time.monotonic() - started)
@@ -115,9 +121,17 @@ def start_log(path: Path | None) -> None:
     log.addHandler(console)
     if path is not None:
         path.parent.mkdir(parents=True, exist_ok=True)
-        file = logging.FileHandler(path, mode="a", encoding="utf-8")
+        file = LogFile(path, mode="a", encoding="utf-8")
         file.setFormatter(logging.Formatter("%(asctime)s %(levelname)s %(message)s"))
         log.addHandler(file)
+
+
+class LogFile(logging.FileHandler):
+    """A log file that says nothing when the disk is full: the sentence on stderr does."""
+
+    def handleError(self, record: logging.LogRecord) -> None:
+        if not isinstance(sys.exc_info()[1], OSError):
+            super().handleError(record)
 
 
 class Progress:

@@ -25,7 +25,7 @@ from .errors import UserError
 
 log = logging.getLogger("dnn_or_knn")
 #: How long to wait before every GPU is tried again, and between two lines about it, in seconds.
-RETRY, REMIND = 1.0, 60.0
+RETRY, REMIND = 0.05, 60.0
 _leases: dict[Path, IO[str]] = {}
 P = ParamSpec("P")
 R = TypeVar("R")
@@ -165,7 +165,7 @@ def default_folder() -> Path:
 def lease(gpus: list[str], folder: Path, *, wait: float | None = None) -> str:
     """Return the first of the GPUs that no process holds, and hold it until this process ends or releases it.
 
-    A GPU that this process already holds is returned again. If all are held, tries again every second.
+    A GPU that this process already holds is returned again. If all are held, tries again and again.
 
     Raises
     ------
@@ -175,7 +175,7 @@ def lease(gpus: list[str], folder: Path, *, wait: float | None = None) -> str:
         if _file(gpu, folder) in _leases:
             return gpu
     started = time.monotonic()
-    reminded = -REMIND
+    reminded = 0.0
     while True:
         for gpu in gpus:
             if _try_lease(gpu, folder):

@@ -10,6 +10,7 @@ from __future__ import annotations
 
 import functools
 import os
+import pickle
 import re
 import shutil
 from collections.abc import Callable, Mapping, Sequence
@@ -329,7 +330,13 @@ def _read(job: Job, step: int) -> Any:
             f"{job.run}: no weights are kept of step {step}, only of {kept}; add it to the training's checkpoints"
         )
     files.check(job.checkpoints, job.listing, [name])
-    return torch.load(job.checkpoints / name, map_location="cpu", weights_only=True)
+    try:
+        return torch.load(job.checkpoints / name, map_location="cpu", weights_only=True)
+    except (pickle.UnpicklingError, RuntimeError, EOFError) as error:
+        raise UserError(
+            f"{job.checkpoints / name} holds something else than weights, and was not executed; delete {job.checkpoints} and "
+            "train again"
+        ) from error
 
 
 def _load(network: nn.Module, content: Any, job: Job, step: int) -> None:

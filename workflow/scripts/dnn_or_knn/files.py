@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import errno
+import glob
 import hashlib
 import json
 import os
@@ -28,12 +29,14 @@ def atomic(path: str | Path) -> Iterator[Path]:
     """Yield a temporary path beside `path`; on success flush it to disk and rename it over `path`.
 
     Works for files and for directories that the caller creates at the yielded path. On any error the temporary
-    is removed and `path` is as it was. A full, read-only or broken disk raises `UserError`.
+    is removed and `path` is as it was. A full, read-only or broken disk raises `UserError`. What processes that were
+    killed here have left half written is removed.
     """
     path = Path(path)
     temporary: Path | None = None
     try:
         path.parent.mkdir(parents=True, exist_ok=True)
+        _sweep(path)
         temporary = path.parent / f".{path.name[:80]}.{os.getpid()}-{secrets.token_hex(4)}.part"
         yield temporary
         for file in [temporary, *temporary.rglob("*")] if temporary.is_dir() else [temporary]:
@@ -46,12 +49,29 @@ def atomic(path: str | Path) -> Iterator[Path]:
         number = _disk_error(error, path.parent)
         if number is None:
             raise
-        raise UserError(
-            f"{path} could not be written: {os.strerror(number)}; free space or permissions there, then run again"
-        ) from error
+        raise UserError(refused(path, number)) from error
     finally:
         if temporary is not None:
-            remove(temporary)
+            with contextlib.suppress(OSError):  # a disk that has become read-only: what it said first counts
+                remove(temporary)
+
+
+def _sweep(path: Path) -> None:
+    """Remove the temporaries of `path` whose process is dead."""
+    for leftover in path.parent.glob(f".{glob.escape(path.name[:80])}.*-*.part"):
+        owner = leftover.name.split(".")[-2].split("-")[0]
+        try:
+            os.kill(int(owner), 0)
+        except (ValueError, ProcessLookupError):
+            remove(leftover)
+        except PermissionError:  # alive, and somebody else's
+            continue
+
+
+def refused(path: str | Path | None, number: int | None) -> str:
+    """Return the sentence about a file that the disk refused to take, for this reason (errno)."""
+    said = os.strerror(number or errno.EIO)
+    return f"{path or 'a file'} could not be written: {said}; free space or permissions there, then run again"
 
 
 def _disk_error(error: OSError | RuntimeError, folder: Path) -> int | None:

@@ -6,6 +6,7 @@ the mean and band over several seeds, and not before, because it doubles the tim
 
 from __future__ import annotations
 
+import io
 import re
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
@@ -560,10 +561,13 @@ def save(figure: Figure, prefix: str | Path, table: pd.DataFrame, *, dpi: float)
     prefix = Path(prefix)
     paths = [prefix.with_name(f"{prefix.name}.{kind}") for kind in ("pdf", "png", "csv")]
     nothing = dict.fromkeys(("Creator", "Producer", "CreationDate"))
-    with atomic(paths[0]) as temporary:
-        figure.savefig(temporary, format="pdf", metadata=nothing)
-    with atomic(paths[1]) as temporary:
-        figure.savefig(temporary, format="png", dpi=dpi, metadata={"Software": None})
+    # In memory first: on a full disk the PDF backend reports its own confusion instead of the disk's error.
+    pdf, png = io.BytesIO(), io.BytesIO()
+    figure.savefig(pdf, format="pdf", metadata=nothing)
+    figure.savefig(png, format="png", dpi=dpi, metadata={"Software": None})
+    for path, buffer in zip(paths, (pdf, png), strict=False):
+        with atomic(path) as temporary:
+            temporary.write_bytes(buffer.getvalue())
     with atomic(paths[2]) as temporary:
         table.to_csv(temporary, index=False, lineterminator="\n", encoding="utf-8")
     return paths

@@ -150,9 +150,7 @@ def opened(folder: str | Path, key: str) -> Iterator[State]:
     except OSError as error:
         if error.errno not in files.DISK_ERRORS:
             raise
-        raise UserError(
-            f"{folder} could not be opened: {os.strerror(error.errno or 0)}; free space or permissions there"
-        ) from error
+        raise UserError(files.refused(folder, error.errno)) from error
     try:
         _claim(folder, key)
         yield State(folder, key)

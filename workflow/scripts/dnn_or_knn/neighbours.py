@@ -588,10 +588,12 @@ def _block(
     dealt = values.view(len(queries), depth, groups)
     minima = _minima(dealt)
     best = minima.topk(task.wanted, dim=1, largest=False, sorted=False).indices
-    inside = dealt.gather(2, best[:, None, :].expand(-1, depth, -1))
-    columns = inside.argmin(dim=1) * groups + best
-    values.scatter_(1, columns, math.inf)  # not to be nominated again
+    members = best[:, :, None] + groups * torch.arange(depth, device=values.device)
+    inside = values.gather(1, members.flatten(1)).view(members.shape)
+    columns = inside.argmin(dim=2) * groups + best
     everyone = torch.arange(len(queries), device=values.device)
+    places = columns + everyone[:, None] * values.shape[1]
+    values.view(-1).index_fill_(0, places.flatten(), math.inf)  # not to be nominated again
     found = _distances(task, group, exact, everyone, columns)
     square = task.scale if task.metric == "l1" else task.scale**2
     bound = (found.amax(dim=1) + dimensions * LOST) * square * (2 if task.metric == "cosine" else 1)

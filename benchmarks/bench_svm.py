@@ -127,12 +127,18 @@ class Competitor:
 def until(
     wanted: float, name: str, make: Callable[[float], Fit], problems: hinge.Problems, bound: torch.Tensor
 ) -> Competitor:
-    """Return the competitor with the coarsest tolerance that comes within `wanted`, or the last tried, after one run."""
+    """Return the competitor with the coarsest tolerance that comes within `wanted`, or the last tried, after one run.
+
+    Where a finer tolerance brings it no nearer, it has met its limit of iterations.
+    """
+    last = np.inf
     for tolerance in (1e-4, 1e-5, 1e-6, 1e-7, 1e-8):
         competitor = Competitor(f"{name}, tol {tolerance:g}", make(tolerance))
         competitor.run(problems)
-        if competitor.distance(bound) <= wanted or competitor.clock[0] > 120:
+        distance = competitor.distance(bound)
+        if distance <= wanted or competitor.clock[0] > 120 or distance > 0.9 * last:
             break
+        last = distance
     return competitor
 
 

@@ -157,7 +157,7 @@ def main() -> None:
     parser.add_argument("--n", type=int, default=10_000, help="training points (default: 10,000)")
     parser.add_argument("--queries", type=int, default=2_000, help="further points (default: 2,000)")
     parser.add_argument("--d", type=int, default=640, help="dimensions (default: 640)")
-    parser.add_argument("--rounds", type=int, default=5, help="turns of each competitor (default: 5)")
+    parser.add_argument("--rounds", type=int, default=3, help="turns of each competitor (default: 3)")
     parser.add_argument("--threads", type=int, default=os.cpu_count(), help="CPU threads (default: all)")
     parser.add_argument(
         "--large",

@@ -9,11 +9,11 @@ classes are Gaussians in 64 dimensions, which a random layer with a ReLU maps to
 - `collapsed`: each class within 1e-4 of one point.
 
 scikit-learn runs at its defaults (lbfgs, tol 1e-4, at most 100 iterations), on float32 features as they come out of a
-network and on float64, and, for as many classes as `--tight` says at most and some of the features, with lbfgs at tol 1e-8 until it stops by
-itself (float64). Every result's objective is evaluated by this project's formula; `above the optimum` is its distance
-from the best certified lower bound, relatively, so that it is never understated. Competitors take turns, so that what
-else the machine does meets all of them; the table has medians, of the clock and of the processors' time. A fit of
-over ten seconds is not repeated.
+network and on float64, and, for as many classes as `--tight` says at most and the features that `--tight-features`
+says, with lbfgs at tol 1e-8 until it stops by itself (float64). Every result's objective is evaluated by this project's
+formula; `above the optimum` is its distance from the best certified lower bound, relatively, so that it is never
+understated. Competitors take turns, so that what else the machine does meets all of them; the table has medians, of the
+clock and of the processors' time. A fit of over ten seconds is not repeated.
 """
 
 from __future__ import annotations

@@ -7,7 +7,8 @@ Tables, in Markdown:
   what else the machine does meets all of them; medians, of the clock and of the processors' time.
 - The share of the true neighbours that each finds on collapsed features, as a network trained to zero loss has them, by
   the spread of a class in each dimension over the length of its features. Truth: direct differences in float64.
-- With `--large`: the peak memory beside the inputs of 10,000 queries among 50,000 points, in a process of its own.
+- The peak memory beside the inputs of 10,000 queries among 50,000 points, in a process of its own
+  (`--no-large` leaves it out).
 
 Features are made up: `random` is one cloud, `overlapping` has one centre a class and is non-negative as behind a ReLU,
 `collapsed` has classes of spread / length 3e-5.
@@ -156,9 +157,14 @@ def main() -> None:
     parser.add_argument("--n", type=int, default=10_000, help="training points (default: 10,000)")
     parser.add_argument("--queries", type=int, default=2_000, help="further points (default: 2,000)")
     parser.add_argument("--d", type=int, default=640, help="dimensions (default: 640)")
-    parser.add_argument("--rounds", type=int, default=5, help="turns of each competitor (default: 5)")
+    parser.add_argument("--rounds", type=int, default=3, help="turns of each competitor (default: 3)")
     parser.add_argument("--threads", type=int, default=os.cpu_count(), help="CPU threads (default: all)")
-    parser.add_argument("--large", action="store_true", help="measure the memory of 10,000 queries among 50,000 points")
+    parser.add_argument(
+        "--large",
+        action=argparse.BooleanOptionalAction,
+        default=True,
+        help="measure the memory of 10,000 queries among 50,000 points (default: yes)",
+    )
     parser.add_argument("--memory-of", choices=KINDS, help=argparse.SUPPRESS)
     args = parser.parse_args()
     torch.set_num_threads(args.threads)

@@ -297,6 +297,13 @@ def test_figure_4_shows_the_layers_in_order_and_the_network() -> None:
     assert texts.count("640") == 5 and "(g)" in texts and "block 3" in texts
 
 
+def test_figure_4_does_not_count_pixels_where_the_probes_see_means() -> None:
+    for spec, shown in ((specification(4), "3,072"), (specification(4, input_layer="mean"), "means")):
+        (diagram,) = by_gid(draw(4, tables(), spec)[0], "diagram")
+        texts = [text.get_text() for text in diagram.texts]
+        assert shown in texts and ("3,072" in texts) != ("means" in texts)
+
+
 def test_figure_4_takes_the_right_sides_own_label_set() -> None:
     labels = {**specification(4)["labels"], "random_layers": "overfit"}
     _, table = draw(4, tables(), specification(4, labels=labels))

@@ -123,6 +123,24 @@ def test_every_neighbour_is_true(kind: str, metric: str) -> None:
     assert_true(features[:300], features[300:], 30, metric)
 
 
+@pytest.mark.parametrize("metric", METRICS)
+@pytest.mark.parametrize("sizes", [(1e-149, 1e-161), (1.0, 1e-161), (1e149, 1.0), (3e38, 1e-44), (1e-149, 1e-149)])
+def test_every_neighbour_is_true_at_the_ends_of_float64(sizes: tuple[float, float], metric: str) -> None:
+    """Squares of the small differences are rounded to multiples of the least float64, or to 0."""
+    random = np.random.default_rng(8)
+    features = np.where(random.random((150, 1)) < 0.05, *sizes) * random.normal(size=(150, 66)).clip(-1, 1)
+    assert_true(features, None, 9, metric)
+    assert_true(features[:100], features[100:], 9, metric)
+
+
+@pytest.mark.parametrize("metric", ["l2", "l1"])
+@pytest.mark.parametrize("size", [1e-160, 1e160])
+def test_features_whose_squares_leave_float64_are_one_sentence(size: float, metric: str) -> None:
+    with pytest.raises(UserError, match=r"the largest feature is 2\.0e.160, .*; rescale the features"):
+        search(size * np.array([[1.0], [2.0]]), None, 1, metric=metric)
+    assert search(size * np.array([[1.0], [2.0]]), None, 1, metric="cosine").distances.tolist() == [[0], [0]]
+
+
 @pytest.mark.parametrize("by_class", [True, False])
 @pytest.mark.parametrize("spread_", [0.3, 1e-2, 1e-3, 1e-4, 3e-5, 1e-5])
 def test_every_neighbour_is_true_on_collapsed_features(

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from typing import Any
 
 import numpy as np
@@ -93,6 +94,27 @@ def test_the_gap_of_l1_bounds_the_distance_to_any_point(seed: int, C: float) -> 
     assert best.objective <= objective * (1 + 1e-8)
 
 
+@pytest.mark.gpu
+@pytest.mark.skipif(not torch.cuda.is_available(), reason="needs a CUDA device")
+@pytest.mark.parametrize(("multiclass", "penalty"), OBJECTIVES)
+@pytest.mark.parametrize("size", [0, softmax.SINGLE])
+def test_cuda_reaches_the_same_optimum(
+    multiclass: str, penalty: str, size: int, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """With float32 going first, and without."""
+    monkeypatch.setattr(softmax, "SINGLE", size)
+    train, labels, test = blobs(n=600)
+    options = {"multiclass": multiclass, "penalty": penalty, "tolerance": 1e-8}
+    here, there = (
+        run(train, labels, test, classes=4, options=options, seed=0, device=device) for device in ("cpu", "cuda")
+    )
+    assert here.report["converged"] and there.report["converged"]
+    assert there.report["objective"] == pytest.approx(here.report["objective"], rel=2e-8)
+    for split in ("train", "test"):
+        name = f"{split}_probabilities"
+        np.testing.assert_allclose(there.arrays[name], here.arrays[name], atol=1e-3)
+
+
 def test_equal_calls_give_equal_bits_and_a_class_without_points_has_probability_zero() -> None:
     train, labels, test = blobs()
     labels = np.where(labels == 2, 5, labels)
@@ -101,6 +123,36 @@ def test_equal_calls_give_equal_bits_and_a_class_without_points_has_probability_
         np.testing.assert_array_equal(first.arrays[name], second.arrays[name])
     assert (first.arrays["test_probabilities"][:, [2, 4, 6]] == 0).all()
     assert set(first.arrays["train_decision"]) <= {0, 1, 3, 5}
+
+
+@settings(deadline=None, max_examples=40)
+@given(
+    st.lists(st.integers(0, 4), min_size=1, max_size=14),
+    st.sampled_from(OBJECTIVES),
+    st.sampled_from(["normal", "constant", "zero", "two values", "collinear", "large"]),
+    st.integers(0, 100),
+)
+def test_small_and_odd_problems_have_a_result(
+    labels: list[int], objective: tuple[str, str], kind: str, seed: int
+) -> None:
+    """One point, one class, classes of one point, constant and equal features: a certified fit all the same."""
+    train = np.random.default_rng(seed).normal(size=(len(labels), 3)).astype(np.float32)
+    change: dict[str, Any] = {
+        "constant": lambda x: np.full_like(x, 2.5),
+        "zero": np.zeros_like,
+        "two values": lambda x: (x > 0).astype(np.float32),
+        "collinear": lambda x: x[:, :1] * np.float32([1, -2, 0]),
+        "large": lambda x: x * np.float32(1e4) + np.float32(1e4),
+    }
+    train = change.get(kind, lambda x: x)(train)
+    multiclass, penalty = objective
+    result = fit(train, np.array(labels), train[:1], classes=5, multiclass=multiclass, penalty=penalty)
+    assert result.report["converged"] and 0 <= result.report["gap"] <= 1e-6
+    rows = result.arrays["train_probabilities"]
+    np.testing.assert_allclose(rows.sum(axis=1), 1, atol=1e-5)
+    absent = sorted({0, 1, 2, 3, 4} - set(labels))
+    assert not rows[:, absent].any() and set(result.arrays["train_decision"]) <= set(labels)
+    json.dumps(result.report, allow_nan=False)
 
 
 def test_one_class_constant_features_and_pca() -> None:
@@ -167,7 +219,7 @@ def test_the_certificate_of_unequal_sums_is_the_dual_of_the_mixed_point() -> Non
     """A softmax whose column sums miss the labels' is mixed with a constant row: the bound then is at most its D."""
     train, labels, _ = blobs(n=80, classes=3)
     x, y = torch.tensor(train).double(), torch.tensor(labels)
-    problem = softmax.Problem.of(softmax.Points.of(x, single=False), y, 3, 3, 1.0)
+    problem = softmax.Problem.of(softmax.Points.of(x, 3), y, 3, 3, 1.0)
     generator = torch.Generator().manual_seed(0)
     weights = 0.1 * torch.randn(8, 3, dtype=torch.float64, generator=generator)
     weights -= weights.mean(1, keepdim=True)
@@ -230,6 +282,18 @@ def test_a_hundred_classes_need_no_hessian_of_all_weights(monkeypatch: pytest.Mo
     x, y = torch.tensor(rng.standard_normal((2000, 30))), torch.tensor(np.arange(2000) % 100)
     fit = fit_softmax(x, y, 100)
     assert fit.gap <= 1e-6 and set(sizes) == {30, 100}
+
+
+def test_the_fits_of_all_classes_share_one_gram_matrix(monkeypatch: pytest.MonkeyPatch) -> None:
+    """And are, to the last bit, what each would be alone."""
+    train, labels, test = blobs(n=200, classes=4)
+    made: list[int] = []
+    of = softmax.Points.of
+    monkeypatch.setattr(softmax.Points, "of", lambda features, classes: made.append(1) or of(features, classes))
+    result = fit(train, labels, test, multiclass="ovr", penalty="l2")
+    assert len(made) == 1
+    alone = fit_softmax(torch.tensor(train), torch.tensor(labels == 2).long(), 2, C=0.5)
+    np.testing.assert_array_equal(result.arrays["coefficients"][2], alone.weights.diff(dim=1)[:, 0].numpy())
 
 
 @pytest.mark.parametrize(("multiclass", "penalty"), OBJECTIVES)

@@ -129,9 +129,23 @@ def test_the_same_job_gives_the_same_bytes(run: Path, script: ModuleType) -> Non
     assert files.listing(run / "one") == files.listing(run / "two")
 
 
-def test_a_shard_of_one_step_gives_the_same_fits(run: Path, script: ModuleType) -> None:
-    script.main(parsed(script, command(run, "all")))
-    script.main(parsed(script, command(run, "some", steps=[100], layers=["embedding"])))
+@pytest.mark.parametrize(
+    ("module", "options"),
+    [
+        ("knn", {"k_max": 4}),
+        ("knn", {"k_max": 4, "metric": "l1", "pca": {"components": 3, "skip_layers": []}}),
+        ("logistic", {}),
+        ("logistic", {"penalty": "l1", "multiclass": "ovr"}),
+        ("svm", {}),
+        ("svm", {"loss": "hinge", "multiclass": "ovo"}),
+    ],
+)
+def test_a_shard_of_one_step_gives_the_same_fits(
+    run: Path, script: ModuleType, module: str, options: dict[str, Any]
+) -> None:
+    probe = {"kind": module, "module": module, "options": options}
+    script.main(parsed(script, command(run, "all", **probe)))
+    script.main(parsed(script, command(run, "some", steps=[100], layers=["embedding"], **probe)))
     some = files.read_json(run / "some.json")
     assert list(some["files"]) == ["step000100_embedding.npz"]
     assert some["files"].items() <= files.read_json(run / "all.json")["files"].items()

@@ -199,6 +199,25 @@ def test_every_engine_reaches_the_same_objective(squared: bool, penalized: bool)
         assert float(one.objective) == pytest.approx(float(found[0].objective), rel=2e-6)
 
 
+@pytest.mark.gpu
+@pytest.mark.skipif(not torch.cuda.is_available(), reason="needs a CUDA device")
+@pytest.mark.parametrize(("loss", "multiclass"), COMBINATIONS)
+@pytest.mark.parametrize("distance", [0.8, 0.0])
+def test_cuda_reaches_the_same_optimum(loss: str, multiclass: str, distance: float) -> None:
+    train, labels = blobs(600, 24, 5, distance=distance)
+    options = {"loss": loss, "multiclass": multiclass, "tolerance": 1e-8}
+    here, there = (
+        svm.run(train, labels, train[:50], classes=5, options=options, seed=3, device=device)
+        for device in ("cpu", "cuda")
+    )
+    for result in (here, there):
+        check(result, 5, 1e-8)
+    assert there.report["objective"] == pytest.approx(here.report["objective"], rel=2e-8)
+    for split in ("train", "test"):
+        name = f"{split}_probabilities"
+        np.testing.assert_allclose(there.arrays[name], here.arrays[name], atol=2e-3)
+
+
 def test_gap_of_a_bad_fit_is_large() -> None:
     points = torch.tensor([[1.0, 1.0], [-1.0, 1.0]], dtype=torch.float64)
     problems = hinge.Problems(points, torch.tensor([[1.0, -1.0]]).double(), 1.0, True, True)

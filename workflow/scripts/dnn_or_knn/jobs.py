@@ -143,6 +143,8 @@ class Jobs:
         number = int(wildcards["figure"])
         shown = self._shown()
         if number == 4:
+            if self.config["layer_input"] == "mean":
+                shown["input_layer"] = "mean"
             shown["published"] = [
                 {"dataset": entry["dataset"], "architecture": entry["architecture"], "layer": layer, "accuracy": value}
                 for entry in published()["layer_test_accuracy"]

@@ -28,6 +28,7 @@ from typing import NamedTuple, TypeVar
 import numpy as np
 import torch
 
+from .errors import UserError
 from .reduction import ROWS, fold, normalize, unique_rows
 
 T = TypeVar("T")
@@ -35,6 +36,10 @@ R = TypeVar("R")
 METRICS = ("l2", "l1", "cosine")
 #: Rounding of a float64 sum in any order of fewer than 10^6 terms, and of the square root after it, with room to spare.
 SLACK = 1e-9
+#: Binary exponents between which squares neither overflow nor vanish; float32 features have −149 … 128.
+EXPONENTS = (-500, 500)
+#: What a square may lose below the range of float64.
+LOST = 2.0**-1074
 #: Queries that are searched together, and how much more memory than `chunk_mib` they may take, by device.
 BLOCK = {"cpu": 512, "cuda": 4096}
 GENEROUS = {"cpu": 1, "cuda": 8}
@@ -103,7 +108,7 @@ def search(
 
     Parameters
     ----------
-    train: (N, d) finite features, float32 or float64.
+    train: (N, d) finite features, float32, or float64 with its largest between 1e-150 and 1e150 (or all zero).
     queries: (M, d), or None for the training points themselves, each without its own index (equal points stay).
     k: neighbours; at most N, without queries N − 1.
     metric: "l2", "l1" or "cosine".
@@ -197,12 +202,18 @@ def _nearest(
 
     Both sides hold different points only; on the train side's own search the point itself is one of its neighbours.
     """
+    largest = max(_largest(x), _largest(y)) or 1.0
+    exponent = math.frexp(largest)[1]
+    if not EXPONENTS[0] < exponent < EXPONENTS[1]:
+        raise UserError(
+            f"the largest feature is {largest:.1e}, whose square is beyond the range of float64; rescale the features"
+        )
     task = _Task(
         x,
         y,
         wanted,
         metric,
-        2.0 ** -math.frexp(max(_largest(x), _largest(y)))[1],
+        2.0**-exponent,
         np.empty((len(x), wanted), np.int64),
         np.empty((len(x), wanted)),
     )
@@ -233,11 +244,11 @@ def _nearest(
 
 
 def _largest(side: _Side) -> float:
-    """Return the largest magnitude of a coordinate (1 if all are zero)."""
+    """Return the largest magnitude of a coordinate."""
     if not len(side):
-        return 1.0
+        return 0.0
     low, high = torch.aminmax(side.rows)
-    return max(abs(float(low)), abs(float(high))) or 1.0
+    return max(abs(float(low)), abs(float(high)))
 
 
 def _stages(rows: torch.Tensor, metric: str) -> list[torch.dtype]:
@@ -446,7 +457,7 @@ def _to_centres(side: _Side, centres: torch.Tensor, metric: str) -> tuple[torch.
             if part.zero is not None:
                 square += part.zero[:, None].double()
                 size += part.zero[:, None].double()
-            slack = 2 * error * size
+            slack = 2 * error * size + centres.shape[1] * torch.finfo(torch.float64).tiny
             lower[start : start + ROWS] = (square - slack).clamp_min(0).sqrt()
             upper[start : start + ROWS] = (square + slack).clamp_min(0).sqrt()
     return lower, upper
@@ -577,13 +588,15 @@ def _block(
     dealt = values.view(len(queries), depth, groups)
     minima = _minima(dealt)
     best = minima.topk(task.wanted, dim=1, largest=False, sorted=False).indices
-    inside = dealt.gather(2, best[:, None, :].expand(-1, depth, -1))
-    columns = inside.argmin(dim=1) * groups + best
-    values.scatter_(1, columns, math.inf)  # not to be nominated again
+    members = best[:, :, None] + groups * torch.arange(depth, device=values.device)
+    inside = values.gather(1, members.flatten(1)).view(members.shape)
+    columns = inside.argmin(dim=2) * groups + best
     everyone = torch.arange(len(queries), device=values.device)
+    places = columns + everyone[:, None] * values.shape[1]
+    values.view(-1).index_fill_(0, places.flatten(), math.inf)  # not to be nominated again
     found = _distances(task, group, exact, everyone, columns)
     square = task.scale if task.metric == "l1" else task.scale**2
-    bound = found.amax(dim=1) * square * (2 if task.metric == "cosine" else 1)
+    bound = (found.amax(dim=1) + dimensions * LOST) * square * (2 if task.metric == "cosine" else 1)
     threshold = _threshold(bound, size, dimensions, dtype, task.metric, (rounding, other))[:, None]
     below = minima <= threshold
     wide = torch.zeros(len(queries), dtype=torch.bool, device=values.device)

@@ -66,24 +66,33 @@ class SoftmaxFit:
 
 @dataclass(frozen=True)
 class Points:
-    """Features (N, d) minus their mean (d,): as they came, and centred where they are held so in a type."""
+    """What fits on the same features share: features (N, d) minus their mean (d,), and their Gram matrix diagonalised.
+
+    `features` are as they came; `centred` holds them centred in the types in which they are held so; `values` (d,) and
+    `vectors` (d, d) diagonalise XᵀX, float64.
+    """
 
     features: torch.Tensor
     mean: torch.Tensor
     centred: dict[torch.dtype, torch.Tensor]
+    values: torch.Tensor
+    vectors: torch.Tensor
 
     @staticmethod
-    def of(features: torch.Tensor, *, single: bool) -> Points:
-        """Return the points, held in float64 if they are few, and in float32 if asked for."""
+    def of(features: torch.Tensor, classes: int) -> Points:
+        """Return the points for fits of `classes` classes, held in float64 if they are few, in float32 if it goes first."""
         mean = features.sum(0, dtype=torch.float64) / len(features)
-        points = Points(features, mean, {})
-        types = [torch.float64] * (features.numel() <= KEPT[features.device.type]) + [torch.float32] * single
-        for dtype in types:
-            held = torch.empty(features.shape, dtype=dtype, device=features.device)
-            for start in range(0, len(features), ROWS):
-                held[start : start + ROWS] = features[start : start + ROWS].double() - mean
-            points.centred[dtype] = held
-        return points
+        types = [torch.float64] * (features.numel() <= KEPT[features.device.type])
+        types += [torch.float32] * _single_first(features, classes)
+        centred = {dtype: torch.empty(features.shape, dtype=dtype, device=features.device) for dtype in types}
+        scatter = gram(features[:0])
+        for start in range(0, len(features), ROWS):
+            block = features[start : start + ROWS].double() - mean
+            scatter += gram(block)
+            for held in centred.values():
+                held[start : start + ROWS] = block
+        values, vectors = torch.linalg.eigh(scatter)
+        return Points(features, mean, centred, values.clamp(min=0), vectors)
 
     def blocks(self, dtype: torch.dtype) -> Iterator[tuple[slice, torch.Tensor]]:
         """Yield the centred points in a type, some rows at a time, and which rows they are."""
@@ -136,6 +145,7 @@ def fit_softmax(
     C: float = 1.0,
     tolerance: float = 1e-6,
     limit: int = 1500,
+    points: Points | None = None,
 ) -> SoftmaxFit:
     """Minimise f to a relative duality gap of `tolerance`.
 
@@ -143,21 +153,21 @@ def fit_softmax(
     ----------
     features: (N, d), float32 or float64, finite; what is computed on is their device.
     labels: (N,) int64; each of 0 … classes − 1 occurs, and there are two at least.
+    points: `Points.of` these features and as many classes, where other fits use them too.
     limit: steps after which the fit is returned as it is; so is one that makes no more progress.
     """
     size = features.numel() * classes
     wide = classes if classes >= 4 * LANES else -(-classes // LANES) * LANES
     if size <= SINGLE:
         wide = classes
-    largest = float(features.abs().max()) if features.numel() else 0.0
-    single = size > SINGLE and 1e-12 < largest < 1e12
-    problem = Problem.of(Points.of(features, single=single), labels, classes, wide, C)
+    points = points or Points.of(features, classes)
+    problem = Problem.of(points, labels, classes, wide, C)
     weights = torch.zeros(features.shape[1], wide, dtype=torch.float64, device=features.device)
     intercepts = problem.counts[:classes].log()
     intercepts = torch.nn.functional.pad(intercepts - intercepts.mean(), (0, wide - classes))
     history: History = deque(maxlen=MEMORY)
     taken = 0
-    if single:
+    if torch.float32 in points.centred:
         weights, intercepts, _, taken = _descend(
             problem, weights.float(), intercepts.float(), history, 0.5 * tolerance, limit
         )
@@ -172,6 +182,12 @@ def fit_softmax(
     return SoftmaxFit(weights, intercepts - intercepts.mean(), objective, gap, taken + more, taken)
 
 
+def _single_first(features: torch.Tensor, classes: int) -> bool:
+    """Say whether float32 goes first: where products cost much, and neither they nor their squares overflow."""
+    largest = float(features.abs().max()) if features.numel() else 0.0
+    return features.numel() * classes > SINGLE and 1e-12 < largest < 1e12
+
+
 def evaluate(
     features: torch.Tensor, labels: torch.Tensor, weights: torch.Tensor, intercepts: torch.Tensor, C: float
 ) -> tuple[float, float]:
@@ -179,7 +195,7 @@ def evaluate(
 
     The model is evaluated as it is. For the lower bound alone, Newton steps set its intercepts right first.
     """
-    points = Points.of(features, single=False)
+    points = Points.of(features, weights.shape[1])
     problem = Problem.of(points, labels, weights.shape[1], weights.shape[1], C)
     weights = weights.double()
     state = problem.state(weights, intercepts.double() + points.mean @ weights)
@@ -198,8 +214,8 @@ def evaluate(
 class Problem:
     """Points, labels and what is counted on them once, all float64.
 
-    `counts` (K,) and `pulled` (d, K) are the labels' column sums and XᵀY; `values`, `vectors` diagonalise XᵀX; `total`
-    (d,) is Σ x, zero but for rounding. Columns from `classes` on fill up.
+    `counts` (K,) and `pulled` (d, K) are the labels' column sums and XᵀY; `total` (d,) is Σ x, zero but for rounding.
+    Columns from `classes` on fill up.
     """
 
     points: Points
@@ -210,24 +226,17 @@ class Problem:
     counts: torch.Tensor
     pulled: torch.Tensor
     total: torch.Tensor
-    values: torch.Tensor
-    vectors: torch.Tensor
     minus_one: torch.Tensor
 
     @staticmethod
     def of(points: Points, labels: torch.Tensor, classes: int, wide: int, C: float) -> Problem:
-        """Return the problem with its sums; one pass over the points for the Gram matrix and one for the rest."""
+        """Return the problem with its sums, in one pass over the points."""
         counts = torch.bincount(labels, minlength=wide).double()
         pulled = torch.zeros(points.mean.shape[0], wide, dtype=torch.float64, device=labels.device)
-        scatter = gram(points.features[:0])
         for rows, block in points.blocks(torch.float64):
-            scatter += gram(block)
             pulled += block.T @ torch.nn.functional.one_hot(labels[rows], wide).double()
-        values, vectors = torch.linalg.eigh(scatter)
         minus_one = points.mean.new_full((len(labels), 1), -1.0)
-        return Problem(
-            points, labels, classes, wide, C, counts, pulled, pulled.sum(1), values.clamp(min=0), vectors, minus_one
-        )
+        return Problem(points, labels, classes, wide, C, counts, pulled, pulled.sum(1), minus_one)
 
     def state(self, weights: torch.Tensor, intercepts: torch.Tensor) -> State:
         """Return the state at a model, in the weights' type."""
@@ -312,7 +321,7 @@ def _descend(
     state = problem.state(weights, intercepts)
     best, best_gap, best_objective, waited, step = state, math.inf, math.inf, 0, 0
     before: tuple[torch.Tensor, torch.Tensor] | None = None
-    geometry = Geometry(problem.values, problem.vectors, None)
+    geometry = Geometry(problem.points.values, problem.points.vectors, None)
     precondition: Preconditioner | None = None
     while True:
         curvature = problem.curvature(state.softmax)
@@ -402,7 +411,7 @@ class Geometry:
         dtype = state.softmax.dtype
         uncertainty = 1 - state.softmax.square().sum(1)
         mean = float(uncertainty.mean().clamp(min=1e-30))
-        scatter = torch.zeros_like(problem.vectors)
+        scatter = torch.zeros_like(problem.points.vectors)
         for rows, block in problem.points.blocks(dtype):
             scatter += gram(block, uncertainty[rows] / mean, dtype=dtype)
         values, vectors = torch.linalg.eigh(scatter)

@@ -22,13 +22,22 @@ WIDTH, LOW, HIGH = 0.62, 0.24, 0.84
 HEIGHT = 1.45
 
 
-def draw(figure: Figure, place: SubplotSpec, layers: Sequence[Mapping[str, Any]], letter: str, title: str) -> Axes:
-    """Draw a network's layers as boxes in a row, each with its name and the number of features that the probes see.
+def draw(
+    figure: Figure,
+    place: SubplotSpec,
+    layers: Sequence[Mapping[str, Any]],
+    letter: str,
+    title: str,
+    *,
+    means: bool = False,
+) -> Axes:
+    """Draw a network's layers as boxes in a row, each with its name and the number of features that are extracted.
 
     Parameters
     ----------
     layers: the probe points in order, each with ``name``, ``dimensions``, ``kind`` and ``stage``.
     letter, title: the panel's letter and the network's name.
+    means: whether the input's features are the means of its channels.
     """
     ax = figure.add_subplot(place, gid="diagram")
     ax.set(xlim=(-0.75, len(layers) + 0.5), ylim=(0, 1.16))
@@ -47,7 +56,8 @@ def draw(figure: Figure, place: SubplotSpec, layers: Sequence[Mapping[str, Any]]
         fill, ink = KINDS.get(layer["kind"], (STAGES[min(int(layer["stage"]), len(STAGES) - 1)], "#000000"))
         _box(ax, position, fill)
         _upright(ax, position, str(layer["name"]), ink)
-        ax.text(position, LOW - 0.04, f"{layer['dimensions']:,}", ha="center", va="top", fontsize=plotting.small())
+        features = "means" if means and layer["kind"] == "input" else f"{layer['dimensions']:,}"
+        ax.text(position, LOW - 0.04, features, ha="center", va="top", fontsize=plotting.small())
         _arrow(ax, position)
     _box(ax, len(layers), "#ffffff", dashed=True)
     _upright(ax, len(layers), "FC, softmax", plotting.GREY)
@@ -56,7 +66,7 @@ def draw(figure: Figure, place: SubplotSpec, layers: Sequence[Mapping[str, Any]]
     ax.text(
         -0.75,
         0.0,
-        "Below each layer: its number of features, as the probes see it",
+        "Below each layer: its number of features" + (" (of the input: the mean of each channel)" if means else ""),
         ha="left",
         va="bottom",
         fontsize=plotting.small(),

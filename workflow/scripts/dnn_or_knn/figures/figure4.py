@@ -66,7 +66,7 @@ def draw(table: pd.DataFrame, spec: Mapping[str, Any], layers: Sequence[Mapping[
 
     def network(whole: Figure, place: SubplotSpec) -> None:
         title = plotting.architecture_title(spec["architecture"], titles)
-        diagram.draw(whole, place, layers, letter(count), title)
+        diagram.draw(whole, place, layers, letter(count), title, means=spec.get("input_layer") == "mean")
 
     def layer_axis(ax: Axes) -> None:
         ax.set_xticks(names.index.to_numpy(), list(names), rotation=90)

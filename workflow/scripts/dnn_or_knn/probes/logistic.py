@@ -23,8 +23,8 @@ from ..errors import UserError
 from ..lasso import evaluate as evaluate_lasso
 from ..lasso import fit_lasso
 from ..reduction import reduce
+from ..softmax import Points, fit_softmax
 from ..softmax import evaluate as evaluate_softmax
-from ..softmax import fit_softmax
 from . import ProbeResult, check_input, one_class, spread
 
 #: Rows whose scores are worked out at a time.
@@ -119,17 +119,23 @@ def exact(
     if multiclass == "multinomial":
         fit = fit_softmax(features, targets, classes, C=C, tolerance=tolerance)
         return Model(fit.weights, fit.intercepts, fit.objective, fit.gap, fit.iterations)
-    return _together([_one(features, targets == c, penalty, C, tolerance) for c in range(classes)])
-
-
-def _one(features: torch.Tensor, own: torch.Tensor, penalty: str, C: float, tolerance: float) -> Model:
-    """Fit one class against the rest."""
     if penalty == "l1":
-        fit = fit_lasso(features, torch.where(own, 1.0, -1.0), C=C, tolerance=tolerance)
-        intercept = torch.tensor([fit.intercept], dtype=torch.float64, device=features.device)
-        return Model(fit.weights[:, None], intercept, fit.objective, fit.gap, fit.iterations)
+        return _together([_one_lasso(features, targets == c, C, tolerance) for c in range(classes)])
+    points = Points.of(features, 2)
+    return _together([_one(points, targets == c, C, tolerance) for c in range(classes)])
+
+
+def _one_lasso(features: torch.Tensor, own: torch.Tensor, C: float, tolerance: float) -> Model:
+    """Fit one class against the rest with an L1 penalty."""
+    fit = fit_lasso(features, torch.where(own, 1.0, -1.0), C=C, tolerance=tolerance)
+    intercept = torch.tensor([fit.intercept], dtype=torch.float64, device=features.device)
+    return Model(fit.weights[:, None], intercept, fit.objective, fit.gap, fit.iterations)
+
+
+def _one(points: Points, own: torch.Tensor, C: float, tolerance: float) -> Model:
+    """Fit one class against the rest with an L2 penalty."""
     # Of two classes the softmax spends ½‖w‖² as two weights ±w/2, half of it: with C/2 it is half of this objective.
-    two = fit_softmax(features, own.long(), 2, C=C / 2, tolerance=tolerance)
+    two = fit_softmax(points.features, own.long(), 2, C=C / 2, tolerance=tolerance, points=points)
     weights, intercepts = two.weights.diff(dim=1), two.intercepts.diff()
     return Model(weights, intercepts, 2 * two.objective, two.gap, two.iterations)
 

@@ -19,7 +19,8 @@ from dnn_or_knn import head
 from dnn_or_knn.errors import UserError
 
 try:
-    jobs = head.start(config, remote=not workflow.is_main_process)
+    given = workflow.config_settings.config
+    jobs = head.start(config, given, remote=not workflow.is_main_process)
 except UserError as error:
     raise WorkflowError(str(error))
 

@@ -36,12 +36,19 @@ def test_the_paper_plans_every_stage(project: Project) -> None:
         ("config/cpu.yaml",),
         ("config/authors.yaml",),
         ("config/demo.yaml", "config/authors.yaml", "config/authors-demo.yaml"),
+        ("config/demo.yaml", "config/choices.yaml"),
     ],
     ids="+".join,
 )
 def test_every_overlay_plans_every_stage(project: Project, overlays: tuple[str, ...]) -> None:
     rules = {job[0] for job in project.planned(overlays=overlays)}
     assert rules >= {"prepare", "labels", "train", "features", "probe", "measures", "collect", "figure", "claims"}
+
+
+def test_the_command_line_gives_lists_and_switches_too(project: Project) -> None:
+    given = ("--config", "seeds=[0,1]", "data={root: elsewhere, download: false}")
+    jobs = project.planned(*given)
+    assert {job[-1] for job in jobs if job[0] == "train"} == {"0", "1"}
 
 
 def test_a_wrong_key_stops_before_anything_is_written(project: Project) -> None:

@@ -15,6 +15,9 @@ from collections.abc import Iterable, Mapping
 from pathlib import Path
 from typing import Any
 
+import yaml
+from snakemake.utils import update_config
+
 from .code import SCRIPTS, code_digest
 from .errors import UserError
 from .experiment import Experiment, create
@@ -24,15 +27,37 @@ from .jobs import Jobs
 WORKFLOW = SCRIPTS.parent
 
 
-def start(config: Mapping[str, Any], *, remote: bool) -> Jobs:
-    """Return the jobs of the configured experiment; in a remote job, of the one that the head froze."""
+def start(config: dict[str, Any], given: Mapping[str, Any], *, remote: bool) -> Jobs:
+    """Return the jobs of the configured experiment; in a remote job, of the one that the head froze.
+
+    Parameters
+    ----------
+    config: merged from all sources.
+    given: what `--config` gave of it, where Snakemake takes what stands in brackets for text: typed here, in `config`.
+    """
     os.environ["PATH"] = os.pathsep.join([os.path.dirname(sys.executable), os.environ.get("PATH", "")])
     if not remote:
+        update_config(config, typed(given))
         return Jobs(create(config))
     frozen = read_json(_frozen(str(config.get("experiment"))))
     if frozen["code"] != workflow_digest():
         raise UserError("the code under workflow/ changed while Snakemake was running; stop it and start it again")
     return Jobs(create(frozen["config"]))
+
+
+def typed(value: Any) -> Any:
+    """Return a configuration with each text that means a number, true, false or null in YAML replaced by that."""
+    if isinstance(value, Mapping):
+        return {key: typed(entry) for key, entry in value.items()}
+    if isinstance(value, list):
+        return [typed(entry) for entry in value]
+    if not isinstance(value, str):
+        return value
+    try:
+        meant = yaml.safe_load(value)
+    except yaml.YAMLError:
+        return value
+    return meant if meant is None or isinstance(meant, bool | int | float) else value
 
 
 def freeze(experiment: Experiment) -> None:

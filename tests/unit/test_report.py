@@ -74,6 +74,13 @@ def test_table_has_a_caption_headings_and_a_name_for_its_box():
     assert "1. &lt;b&gt;" in html and "<em>yes</em>" in html and "None" not in html
 
 
+def test_stacked_table_says_the_heading_in_every_cell_and_stays_a_table():
+    html = page.table("Verdicts", ["claim", "verdict"], [["1", "yes"], ["2", "no"]], stacked=True)
+    assert 'class="wide stacked"' in html and html.count('role="row"') == 2
+    assert '<td role="cell" data-head="verdict">yes</td>' in html and '<table role="table">' in html
+    assert page.table("Rows", ["a", "b"], [["1", "2"]]).count("data-head") == 0
+
+
 @pytest.mark.parametrize(("width", "dpi"), [(7.0, 200), (3.85, 200), (7.0, 150)])
 def test_figures_are_shown_at_one_scale(tmp_path, width, dpi):
     image, csv = tmp_path / "a.png", tmp_path / "a.csv"

@@ -100,7 +100,9 @@ def verdicts(results: Path, overlays: str) -> str:
         folder / "claims.csv",
         command,
     )
-    return f"<p>{counts}.</p>" + page.table("Verdicts", head, rows) + picture + "".join(map(effects, judged))
+    return (
+        f"<p>{counts}.</p>" + page.table("Verdicts", head, rows, stacked=True) + picture + "".join(map(effects, judged))
+    )
 
 
 def effects(claim: dict[str, Any]) -> str:

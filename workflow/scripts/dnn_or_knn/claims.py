@@ -408,7 +408,7 @@ def _alarm_distance(study: Study, run: Run, seed: int) -> Finding:
     silent = steps[-1] + (steps[-1] - steps[-2] if len(steps) > 1 else steps[-1])
     rings = np.where((level >= 1).any(axis=0), steps[(level >= 1).argmax(axis=0)], silent)
     if rings[0] == silent and silent <= (1 + study["alarm_near"]) * memorized:
-        raise Untold(f"the alarm has not rung in {run} seed {seed}, but the run ends soon after memorization")
+        raise Untold(f"no alarm yet in {run} seed {seed}: the run ends soon after memorization")
     note = "never rings" if rings[0] == silent else f"rings at step {rings[0]}"
     return (rings - memorized) / memorized, f"{note}, memorized at step {memorized}"
 

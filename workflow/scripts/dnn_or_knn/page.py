@@ -36,7 +36,10 @@ pre { overflow-x: auto; background: var(--box); border: 1px solid var(--line); b
   font-size: .85rem; } code { font-size: .9em; overflow-wrap: anywhere; }
 summary { cursor: pointer; padding: .3rem 0; }
 @media (max-width: 40rem) { :root { --inch: 5.6rem; } img { max-width: none; }
-  table { font-size: .8rem; } th, td { padding: .3rem .35rem; hyphens: auto; } }
+  table { font-size: .8rem; } th, td { padding: .3rem .4rem; }
+  .stacked table { font-size: .95rem; } .stacked :is(tbody, tr, th, td) { display: block; } .stacked thead { display: none; }
+  .stacked tr > * { border: 0; } .stacked tr { border-bottom: 1px solid var(--line); padding: .4rem 0; }
+  .stacked td::before { content: attr(data-head) ": "; color: var(--soft); } }
 @media print { :root { color-scheme: light; --inch: 1in; --ink: #000; --soft: #444; --paper: #fff; --box: #f5f6f8;
   --line: #ccc; --good: #11663c; --bad: #a3201b; --open: #7a5200; --link: #000; }
   body { max-width: none; padding: 0; font-size: 10pt; } nav, .skip { display: none; } table { font-size: 8pt; }
@@ -63,21 +66,29 @@ def text(value: object) -> str:
     return re.sub(r"\*\*([^*]+)\*\*", r"<strong>\1</strong>", escaped)
 
 
-def table(caption: str, head: Sequence[str], rows: Iterable[Sequence[object]]) -> str:
+def table(caption: str, head: Sequence[str], rows: Iterable[Sequence[object]], *, stacked: bool = False) -> str:
     """Return a table in a box that scrolls sideways (by keyboard too) where the window is narrow.
 
     The caption is for screen readers, and names the box: no two tables of a page may have the same. A cell that is
-    `Raw` is put in as it is.
+    `Raw` is put in as it is. With `stacked` the cells of a row stand below each other in a narrow window; the roles
+    keep it a table for screen readers then.
     """
-    heads = "".join(f'<th scope="col">{text(name)}</th>' for name in head)
+    heads = "".join(f'<th scope="col" role="columnheader">{text(name)}</th>' for name in head)
     lines = []
     for first, *rest in rows:
-        cells = "".join(f"<td>{_cell(value)}</td>" for value in rest)
-        lines.append(f'<tr><th scope="row">{_cell(first)}</th>{cells}</tr>')
+        cells = "".join(
+            f'<td role="cell" data-head="{html.escape(name, quote=True)}">{_cell(value)}</td>'
+            if stacked
+            else f"<td>{_cell(value)}</td>"
+            for name, value in zip(head[1:], rest, strict=True)
+        )
+        role = ' role="row"' if stacked else ""
+        lines.append(f'<tr{role}><th scope="row" role="rowheader">{_cell(first)}</th>{cells}</tr>')
     name = "table-" + re.sub(r"\W+", "-", caption.lower())
+    kind = ' role="table"' if stacked else ""
     return (
-        f'<div class="wide" role="region" tabindex="0" aria-labelledby="{name}"><table>'
-        f'<caption id="{name}">{text(caption)}</caption><thead><tr>{heads}</tr></thead>'
+        f'<div class="wide{" stacked" if stacked else ""}" role="region" tabindex="0" aria-labelledby="{name}">'
+        f'<table{kind}><caption id="{name}">{text(caption)}</caption><thead><tr>{heads}</tr></thead>'
         f"<tbody>{''.join(lines)}</tbody></table></div>"
     )
 

@@ -89,14 +89,14 @@ def verdicts(results: Path, overlays: str) -> str:
         f"{sum(claim['verdict'] == word for claim in judged)} {word}"
         for word in ("supported", "not supported", "inconclusive")
     )
-    intervals = dict.fromkeys(claim["interval"] for claim in judged)
+    intervals = dict.fromkeys(claim["interval"] for claim in judged if claim["seeds"])
     told = ", ".join(f"claim {c['claim']} {c['verdict']} ({c['supported']} of {c['deciding']} effects)" for c in judged)
     alt = f"Every effect behind the verdicts with its confidence interval and its threshold: {told}."
     command = f"snakemake {folder.as_posix()}/claims.json{overlays}"
     picture = page.figure(
         "claims-figure",
         folder / "claims.png",
-        f"Every effect, its interval ({'; '.join(intervals)}) and its threshold; words where none could be computed. "
+        f"Every effect, its interval ({'; '.join(intervals) or 'none'}) and its threshold; words where none could be computed. "
         "In brackets: reported, decides nothing.",
         alt,
         folder / "claims.csv",

@@ -6,6 +6,7 @@ import json
 import subprocess
 import sys
 from collections.abc import Callable
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -15,7 +16,7 @@ import pytest
 from dnn_or_knn import claims, effects, files, tables
 from dnn_or_knn.effects import INCONCLUSIVE, NOT_SUPPORTED, SUPPORTED
 from dnn_or_knn.errors import UserError
-from dnn_or_knn.study import THRESHOLDS, Study, check_thresholds, half_depth
+from dnn_or_knn.study import THRESHOLDS, Study, check_thresholds, half_depth, kept_to
 
 ROOT = Path(__file__).resolve().parents[2]
 ARCHITECTURES, DEEP = ["mlp", "lenet", "wrn"], "wrn"
@@ -108,7 +109,7 @@ def as_tables(
     runs["classes"], runs["train_count"], runs["test_count"], runs["last_step"] = 10, 1000, 1000, STEPS[-1]
     for column in ("memorization_step", "step_90"):
         runs[column] = pd.array([None if is_true else memorized for is_true in true], "Int64")
-    runs["final_train_accuracy"] = runs["final_test_accuracy"] = 1.0
+    runs["final_train_accuracy"], runs["final_test_accuracy"] = 1.0, np.where(true, 1.0, 0.6)
     return table, replicates, runs[tables.RUN_COLUMNS]
 
 
@@ -244,6 +245,117 @@ def test_borderline_effect_is_inconclusive_and_its_interval_crosses():
     claim = verdict(study(made, noise=0.002), 1)
     effect = next(effect for effect in claim["effects"] if effect["cell"] == "toy, lenet")
     assert claim["verdict"] == INCONCLUSIVE and effect["low"] < 0.03 <= effect["high"]
+
+
+# Artefacts that must not decide a claim.
+
+
+def notes(claim: dict[str, Any]) -> list[str]:
+    return [effect["note"] for effect in claim["effects"]]
+
+
+@pytest.mark.parametrize("number", [1, 2, 3, 4, 5, 8])
+def test_a_probe_that_is_left_out_is_missed(number):
+    claim = verdict(study(world(), probes={"knn": "knn", "lr": "lr"}), number)
+    assert claim["verdict"] == INCONCLUSIVE and "no svm among the probes" in notes(claim)
+    assert claim["reasons"][-1].startswith("no svm among the probes")
+
+
+@pytest.mark.parametrize("measure", ["accuracy", "p_same", "d_kl"])
+def test_not_a_number_decides_nothing(measure):
+    def lost(values: np.ndarray) -> np.ndarray:
+        return np.where(np.arange(len(values)) == len(values) - 1, np.nan, values)
+
+    for number in {"accuracy": (1, 3, 4), "p_same": (2, 8), "d_kl": (5, 6, 7, 8, 9)}[measure]:
+        made = change(world(), measure, lost, layer="embedding", model="knn")
+        claim = verdict(study(made), number)
+        assert claim["verdict"] == INCONCLUSIVE, number
+        assert "not a number in the measures that it needs" in notes(claim)
+
+
+def test_the_untrained_network_is_no_rise_of_p_same():
+    """From step 0 to the first evaluation P_SAME leaps, then it falls: claim 2 does not hold."""
+    falling = np.where(STEPS == 0, 0.1, 0.99 - 0.1 * TIME)
+    made = change(world(), "p_same", lambda p: falling, architecture="wrn", split="test", model="knn", **EMBEDDING)
+    claim = verdict(study(made), 2)
+    assert claim["verdict"] == NOT_SUPPORTED
+    assert "rise of k-NN's P_SAME over training: toy, wrn" in claim["failing"]
+
+
+def spike(values: np.ndarray) -> np.ndarray:
+    return np.where(STEPS == 50, 20.0, values)
+
+
+def test_an_early_spike_neither_makes_nor_breaks_the_parting():
+    where = {"labels": "random", "layer": "embedding", "model": "knn"}
+    assert verdict(study(change(world(), "d_kl", spike, **where)), 6)["verdict"] == SUPPORTED
+    lasting = change(world(), "d_kl", lambda d: np.maximum(d, 0.3), split="train", **where)
+    claim = verdict(study(change(lasting, "d_kl", spike, **where)), 6)
+    assert "train D_KL at the end, of that before: toy, knn" in claim["failing"]
+
+
+@pytest.mark.parametrize("number", [6, 7, 9])
+def test_memorization_at_the_first_evaluation_tells_nothing(number):
+    claim = verdict(study(world(), memorized=50), number)
+    assert claim["verdict"] == INCONCLUSIVE
+    assert any(
+        "too few evaluations before" in note or "memorized before 2 evaluations" in note for note in notes(claim)
+    )
+
+
+@pytest.mark.parametrize("number", [7, 8, 9])
+def test_a_run_that_generalizes_tells_nothing_of_overfitting(number):
+    measures, replicates, runs = as_tables(world())
+    runs.loc[runs.labels == "overfit", "final_test_accuracy"] = 0.97
+    of = study(world())
+    of = replace(of, data=effects.prepare(measures, replicates, runs.to_dict("records")))
+    claim = verdict(of, number)
+    assert claim["verdict"] == INCONCLUSIVE
+    assert "no overfitting in toy/wrn/overfit seed 0: test accuracy 0.970" in notes(claim)
+    assert sum("no overfitting" in reason for reason in claim["reasons"]) == 1
+
+
+@pytest.mark.parametrize(("flat", "expected"), [(("train",), 0.0), (("train", "test"), 1.0)])
+def test_a_curve_that_does_not_move_has_no_trend_in_common_with_one_that_does(flat, expected):
+    made = world()
+    for split in flat:
+        change(made, "d_kl", lambda d: np.full(len(d), 0.25), split=split, model="knn", **EMBEDDING)
+    claim = verdict(study(made, noise=0), 5)
+    found = next(e for e in claim["effects"] if e["part"].startswith("correlation") and e["cell"] == "toy, knn")
+    assert found["value"] == pytest.approx(expected)
+
+
+def test_a_tenth_of_the_steps_may_be_anywhere():
+    assert kept_to(np.array([[0.1]] * 9 + [[1e6]]), 0.9).tolist() == [0.1]
+    assert kept_to(np.array([[0.1]] * 8 + [[1e6]] * 2), 0.9).tolist() == [1e6]
+
+
+def test_chance_level_agreement_is_not_the_same_accuracy():
+    """All four at chance agree perfectly, and that is no support."""
+    made = change(world(), "accuracy", lambda a: np.full(len(a), 0.1), architecture="lenet", split="test", **EMBEDDING)
+    claim = verdict(study(made), 1)
+    assert claim["verdict"] == INCONCLUSIVE and any("did not learn" in note for note in notes(claim))
+
+
+def test_two_classes_can_be_learned():
+    measures, replicates, runs = as_tables(world())
+    runs["classes"] = 2
+    of = replace(study(world()), data=effects.prepare(measures, replicates, runs.to_dict("records")))
+    assert verdict(of, 1)["verdict"] == SUPPORTED
+
+
+def test_without_replicates_nothing_is_decided():
+    measures, replicates, runs = as_tables(world())
+    none = {name: values[:, :0] for name, values in replicates.items()}
+    of = replace(study(world()), data=effects.prepare(measures, none, runs.to_dict("records")))
+    claim = verdict(of, 3)
+    assert claim["verdict"] == INCONCLUSIVE and all("no bootstrap replicates" in note for note in notes(claim))
+
+
+def test_reasons_name_cells_that_fail_and_intervals_that_cross():
+    assert verdict(study(knn_worse_at_one_network(world())), 1)["reasons"] == ["spread of test accuracies: toy, lenet"]
+    claim = verdict(study(world(), noise=0.3), 5)
+    assert claim["failing"] or all(reason.endswith("(the interval crosses)") for reason in claim["reasons"])
 
 
 def test_several_seeds_are_said_and_widen_the_interval():
@@ -392,6 +504,7 @@ def test_figure_shows_every_effect_of_the_table(held):
     drawn = {line.get_gid(): line.get_xdata() for ax in figure.axes for line in ax.get_lines() if line.get_gid()}
     expected = [effect for claim in held for effect in claim["effects"]]
     assert len(drawn) == 2 * len(expected)
+    assert figure.get_figwidth() == 7
     for effect in expected:
         gid = f"{effect['claim']}|{effect['part']}|{effect['cell']}"
         assert list(drawn[gid]) == [effect["value"]]
@@ -406,3 +519,23 @@ def test_command_refuses_damaged_tables_and_unknown_thresholds(tmp_path):
     done = command(tmp_path / "measures", tmp_path / "out")
     assert done.returncode == 2 and "runs.csv is damaged" in done.stderr and "Traceback" not in done.stderr
     assert not (tmp_path / "out").exists()
+
+
+def test_figure_of_the_claims_is_fit_for_print():
+    """Text of one size, none of it cut or on another, reasons in place of what could not be computed."""
+    from dnn_or_knn import forest, plotting
+
+    made = {key: value for key, value in world().items() if key[1] != "overfit"}
+    look = plotting.style({})
+    with plotting.applied(look):
+        figure = forest.draw(claims.judge(study(made)), look)
+        figure.canvas.draw()
+    labels = [text for ax in figure.axes for text in (*ax.get_yticklabels(), *ax.texts)]
+    drawn = [text for text in (*figure.texts, *labels, *figure.legends[0].get_texts()) if text.get_text()]
+    assert {text.get_fontsize() for text in drawn} == {7.0}
+    assert "run missing" in {text.get_text() for text in labels}
+    boxes = [text.get_window_extent() for text in drawn]
+    assert all(b.x0 >= 0 and b.x1 <= figure.bbox.x1 and b.y0 >= 0 and b.y1 <= figure.bbox.y1 for b in boxes)
+    for i, box in enumerate(boxes):
+        for j in range(i):
+            assert not box.padded(-1).overlaps(boxes[j].padded(-1)), (drawn[i].get_text(), drawn[j].get_text())

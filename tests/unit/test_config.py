@@ -91,16 +91,6 @@ def test_a_wrong_value_is_named_in_one_sentence(overlay: dict, sentence: str) ->
     assert "\n" not in str(caught.value)
 
 
-def test_brackets_on_the_command_line_hold_what_a_file_would() -> None:
-    from dnn_or_knn.head import as_in_a_file
-
-    given = {"data": {"root": "/datasets", "download": "false"}, "seeds": ["0", "1"], "device": "cpu", "x": "1.0e-3"}
-    wanted = {"data": {"root": "/datasets", "download": False}, "seeds": [0, 1], "device": "cpu", "x": 0.001}
-    assert as_in_a_file(given) == wanted
-    odd = {"date": "2020-01-01", "open": "[", "text": "1e-3", "none": "null"}
-    assert as_in_a_file(odd) == {**odd, "none": None}
-
-
 def block(**changes: object) -> dict:
     plain = {"architectures": ["lenet"], "datasets": ["mnist"], "labels": "x", "steps": 10, "evaluate_every": 5}
     return merge(PAPER, {"runs": [plain | changes]})

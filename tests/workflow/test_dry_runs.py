@@ -12,12 +12,12 @@ pytestmark = pytest.mark.xdist_group("dry")
 
 #: What is drawn once, whatever the configuration.
 ONCE = {"figure": 7, "collect": 1, "claims": 1, "beside": 1, "curves": 1, "report": 1}
-#: overlays → jobs. The paper: 1,057 evaluations in shards of 10 per run, and 6 runs probed in every layer; three probes each.
+#: overlays → jobs. The paper: 1,057 evaluations in shards of 26 per run, and 6 runs probed in every layer; three probes each.
 PLANS = {
-    (): {"prepare": 3, "labels": 9, "train": 15, "features": 124, "probe": 372, "measures": 15},
-    ("authors.yaml",): {"prepare": 3, "labels": 12, "train": 18, "features": 130, "probe": 390, "measures": 18},
+    (): {"prepare": 3, "labels": 9, "train": 15, "features": 49, "probe": 147, "measures": 15},
+    ("authors.yaml",): {"prepare": 3, "labels": 12, "train": 18, "features": 55, "probe": 165, "measures": 18},
     ("cpu.yaml",): {"prepare": 3, "labels": 9, "train": 15, "features": 44, "probe": 132, "measures": 15},
-    ("demo.yaml",): {"prepare": 1, "labels": 3, "train": 5, "features": 9, "probe": 27, "measures": 5},
+    ("demo.yaml",): {"prepare": 1, "labels": 3, "train": 5, "features": 7, "probe": 21, "measures": 5},
     ("demo.yaml", "choices.yaml"): {
         **{"prepare": 1, "labels": 3, "train": 5, "features": 9, "probe": 144, "measures": 5},
         "choices": 1,

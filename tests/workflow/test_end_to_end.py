@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import re
+from itertools import pairwise
 from pathlib import Path
 
 import pandas as pd
@@ -92,6 +93,32 @@ def test_the_page_holds_everything_in_itself(finished: Project) -> None:
     assert not re.findall(r'(?:src|href)="(?!data:|#)', page)
     assert len(re.findall(r"<img [^>]*alt=\"[^\"]{20,}\"", page)) == 9
     assert "<script" not in page
+
+
+def test_the_page_is_in_order_for_eyes_and_screen_readers(finished: Project) -> None:
+    page = (results(finished) / "report.html").read_text()
+    ids = re.findall(r' id="([^"]+)"', page)
+    assert len(ids) == len(set(ids))
+    assert set(re.findall(r'aria-labelledby="([^"]+)"', page)) | set(re.findall(r'href="#([^"]+)"', page)) <= set(ids)
+    sections = ["verdicts", "figures", "training", "beside", "gaps", "provenance", "configuration"]
+    assert [name for name in ids if name in sections] == ["verdicts", "figures", "training", *sections[3:]]
+    figures = [name.removesuffix("-figure") for name in re.findall(r'<figure id="([\w-]+)">', page)]
+    assert figures == ["claims", *(f"figure{number}" for number in range(1, 8)), "training"]
+    for name, whole in zip(figures, re.findall(r"<figure.*?</figure>", page, re.DOTALL), strict=True):
+        assert f'download="{name}.csv"' in whole and "<code>snakemake results/tiny/" in whole
+    levels = [int(level) for level in re.findall(r"<h(\d)", page)]
+    assert levels[0] == 1 and levels.count(1) == 1 and max(b - a for a, b in pairwise(levels)) <= 1
+    assert page.count("<table") == page.count("<caption") and 'href="#main"' in page
+
+
+def test_the_verdicts_are_printed_with_the_page(finished: Project) -> None:
+    done = finished.python("workflow/scripts/verdicts.py", "results/tiny")
+    assert done.returncode == 0, done.stderr
+    lines = done.stdout.splitlines()
+    assert [line.split()[0] for line in lines[:9]] == [str(number) for number in range(1, 10)]
+    assert lines[-1].endswith((results(finished) / "report.html").resolve().as_uri())
+    missing = finished.python("workflow/scripts/verdicts.py", "results/none")
+    assert missing.returncode != 0 and "Traceback" not in missing.stderr
 
 
 def test_snakemakes_own_report_is_built(finished: Project) -> None:

@@ -74,6 +74,10 @@ def compare(
         place = {key: entry[key] for key in ("dataset", "architecture")}
         value = here("accuracy", **place, labels=labels["true"], model="dnn", split="test", layer="embedding")
         yield row("final test accuracy of the network, %", place, "embedding", entry, value)
+    for entry in published["chance"]:
+        place = {key: entry[key] for key in ("dataset", "architecture")}
+        value = here("accuracy", **place, labels=labels["random"], model="dnn", split="test", layer="embedding")
+        yield row("test accuracy of the network, random labels, %", place, "embedding", entry, value)
     for entry in published["memorization"]:
         place = {key: entry[key] for key in ("dataset", "architecture")}
         run = runs[

@@ -27,7 +27,6 @@ Specification:
   labels         {"true", "random", "random_layers" (optional), "overfit"}: the label set of each kind of run
   architecture   the network of figures 4 to 7
 """
-ROLES = ("knn", "svm", "lr")
 DIVERGENCES = ("d_kl", "d_kl_column")
 COLUMNS = [
     *("choice", "claim", "title", "verdict", "one_run", "supported", "deciding", "changed", "failing", "untold"),
@@ -78,6 +77,7 @@ def ordered(spec: Mapping[str, Any]) -> dict[str, dict[str, Any]]:
     """Return the choices in the order of the rows, "as configured" first; a bad one raises `UserError`."""
     from dnn_or_knn.errors import UserError, nearest
     from dnn_or_knn.sensitivity import REFERENCE
+    from dnn_or_knn.study import ROLES
 
     choices = spec["choices"]
     if REFERENCE not in choices:

@@ -23,7 +23,6 @@ Specification:
   roles          {"knn": name, ...} (optional): the probes that are judged in their place
   divergence     "d_kl" (default) or "d_kl_column"
 """
-ROLES = ("knn", "svm", "lr")
 COLUMNS = [
     *("claim", "part", "cell", "value", "low", "high", "relation", "threshold", "unit", "verdict", "decides", "seeds"),
     "note",
@@ -34,7 +33,7 @@ def main(args: argparse.Namespace) -> None:
     """Write claims.pdf, .png, .csv and .md, and last claims.json with every effect and verdict."""
     import pandas as pd
     from dnn_or_knn import claims, effects, provenance, tables
-    from dnn_or_knn.study import Study, check_thresholds
+    from dnn_or_knn.study import ROLES, Study, check_thresholds
 
     spec = args.spec
     check_thresholds(spec.get("claims", {}))
@@ -83,10 +82,10 @@ def verdict(claim: dict[str, Any]) -> str:
 
 def markdown(judged: list[dict[str, Any]]) -> str:
     """Return the verdicts as one table, and every effect of each claim below it."""
-    lines = ["# The paper's claims", "", "| claim | verdict | effects that support it | fails or cannot be told |"]
+    lines = ["# The paper's claims", "", "| claim | verdict | supporting effects | fails or cannot be told |"]
     lines.append("|---|---|---|---|")
     for claim in judged:
-        named = "; ".join(claim["failing"] or claim["untold"]) or "–"
+        named = "; ".join(claim["reasons"]) or "–"
         count = f"{claim['supported']} of {claim['deciding']}"
         lines.append(f"| {claim['claim']}. {claim['title']} | **{verdict(claim)}** | {count} | {named} |")
     for claim in judged:

@@ -61,7 +61,9 @@ def main(args: argparse.Namespace) -> None:
         f'<section id="{key}" aria-labelledby="{key}-title"><h2 id="{key}-title">{SECTIONS[key]}</h2>{body}</section>'
         for key, body in bodies.items()
     )
-    files.write_text(args.output, page.page(f"DNN or k-NN? {experiment}", f"{head}<main>{sections}</main>"))
+    files.write_text(
+        args.output, page.page(f"DNN or k-NN? {experiment}", f'{head}<main id="main" tabindex="-1">{sections}</main>')
+    )
     manifest = args.output.with_suffix(".json")
     files.write_json(manifest, {"files": files.listing(args.output.parent, [args.output.name])})
     provenance.write(args.output.with_suffix(".provenance.json"), args, inputs=inputs, results=[manifest])
@@ -74,7 +76,7 @@ def verdicts(results: Path, overlays: str) -> str:
     for claim in judged:
         kind = claim["verdict"].replace(" ", "-")
         said = claim["verdict"] + (" (one run)" if claim["one_run"] else "")
-        named = "; ".join(claim["failing"] or claim["untold"]) or "–"
+        named = "; ".join(claim["reasons"]) or "–"
         rows.append(
             [
                 f"{claim['claim']}. {claim['title']}",
@@ -84,22 +86,27 @@ def verdicts(results: Path, overlays: str) -> str:
             ]
         )
     folder = results / "claims"
-    head = ["claim", "verdict", "effects that support it", "fails, or cannot be told"]
+    head = ["claim", "verdict", "supporting", "fails, or cannot be told"]
     counts = ", ".join(
         f"{sum(claim['verdict'] == word for claim in judged)} {word}"
         for word in ("supported", "not supported", "inconclusive")
     )
-    alt = f"Every effect behind the verdicts with its confidence interval and its threshold: {counts}."
+    intervals = dict.fromkeys(claim["interval"] for claim in judged if claim["seeds"])
+    told = ", ".join(f"claim {c['claim']} {c['verdict']} ({c['supported']} of {c['deciding']} effects)" for c in judged)
+    alt = f"Every effect behind the verdicts with its confidence interval and its threshold: {told}."
     command = f"snakemake {folder.as_posix()}/claims.json{overlays}"
     picture = page.figure(
-        "claims",
+        "claims-figure",
         folder / "claims.png",
-        "Every effect, its interval and its threshold.",
+        f"Every effect, its interval ({'; '.join(intervals) or 'none'}) and its threshold; words where none could be computed. "
+        "In brackets: reported, decides nothing.",
         alt,
         folder / "claims.csv",
         command,
     )
-    return f"<p>{counts}.</p>" + page.table("Verdicts", head, rows) + picture + "".join(map(effects, judged))
+    return (
+        f"<p>{counts}.</p>" + page.table("Verdicts", head, rows, stacked=True) + picture + "".join(map(effects, judged))
+    )
 
 
 def effects(claim: dict[str, Any]) -> str:
@@ -122,7 +129,9 @@ def effects(claim: dict[str, Any]) -> str:
     head = ["part", "cell", "effect", "interval", "supports if", "verdict", "remark"]
     said = f"<p>{page.text(claim['statement'])}</p><p>Rule: {page.text(claim['rule'])}</p><p class='soft'>Intervals: {page.text(claim['interval'])}.</p>"
     return page.details(
-        f"Claim {claim['claim']}: {claim['title']}", said + page.table(f"Effects of claim {claim['claim']}", head, rows)
+        f"Claim {claim['claim']}: {claim['title']}",
+        said + page.table(f"Effects of claim {claim['claim']}", head, rows),
+        printed=True,
     )
 
 
@@ -135,9 +144,10 @@ def figures(results: Path, names: list[str], overlays: str) -> str:
         command = f"snakemake {stem.as_posix()}.pdf{overlays}"
         if name.startswith("figure"):
             parts.append(f"<h3>Figure {name.removeprefix('figure')}</h3>")
+        identifier = name if name.startswith("figure") else f"{name}-figure"
         parts.append(
             page.figure(
-                name, stem.with_suffix(".png"), facts["caption"], facts["alt"], stem.with_suffix(".csv"), command
+                identifier, stem.with_suffix(".png"), facts["caption"], facts["alt"], stem.with_suffix(".csv"), command
             )
         )
     return "".join(parts)
@@ -183,7 +193,7 @@ def choices(manifest: Path, overlays: str) -> str:
             flipped = found["verdict"] != configured["verdict"]
             cells.append(page.Raw(f'<strong class="{kind}">{page.text(said)}</strong>') if flipped else said)
         rows.append([choice["name"], *cells])
-    head = ["choice", *(f"{claim['claim']}. {claim['title']}" for claim in facts["claims"])]
+    head = ["choice", *(f"claim {claim['claim']}" for claim in facts["claims"])]
     moved = [[choice["name"], "; ".join(choice["changes"])] for choice in others if choice["changes"]]
     calm = len(others) - len(moved)
     said = (
@@ -245,36 +255,68 @@ def gaps(results: Path, config: dict[str, Any]) -> str:
     return "".join(parts)
 
 
+STAGES = {"training": "train", "features": "features", "probes": "probe", "measures": "measure"}
+
+
 def runs(results: Path) -> str:
-    """Return every job's provenance, run by run: time, energy where it could be read, memory, device, code."""
+    """Return the provenance run by run and job by job: time, energy where it could be read, memory, device, code."""
     records = []
     for path in sorted(results.rglob("*.provenance.json")):
         if path.parent == results or ".state" in path.parts:
             continue
         records.append((path.relative_to(results).as_posix().removesuffix(".provenance.json"), files.read_json(path)))
+    by_run: dict[str, list[tuple[str, dict[str, Any]]]] = {}
+    for name, record in records:
+        parts = name.split("/")
+        of_run = len(parts) > 4 and parts[1] != "labels"
+        by_run.setdefault("/".join(parts[:4]) if of_run else "all else", []).append((name, record))
     rows = [
-        [
-            name,
-            f"{record['wall_seconds']:.1f}",
-            "–" if record.get("energy_joules") is None else f"{record['energy_joules']:.0f}",
-            f"{record['peak_memory_bytes'] / 1e6:.0f}",
-            "–" if not record.get("peak_gpu_memory_bytes") else f"{record['peak_gpu_memory_bytes'] / 1e6:.0f}",
-            record.get("device", "cpu"),
-            record["threads"],
-            f"{(record['git']['commit'] or 'no git')[:10]}{' + changes' if record['git']['dirty'] else ''}",
-        ]
+        [name, len(found), *_stages(found), *_costs([record for _, record in found])] for name, found in by_run.items()
+    ]
+    rows.sort(key=lambda row: row[0] == "all else")
+    jobs = [
+        [name, f"{record['wall_seconds']:.1f}", *_costs([record]), record["threads"], _commit(record)]
         for name, record in records
     ]
     total = sum(record["wall_seconds"] for _, record in records)
-    head = ["result", "seconds", "energy (J)", "memory (MB)", "GPU memory (MB)", "device", "threads", "commit"]
+    costs = ["energy (J)", "memory (MB)", "GPU memory (MB)", "device"]
     versions: dict[str, str] = max((record["libraries"] for _, record in records), key=len, default={})
     libraries = ", ".join(f"{name} {version}" for name, version in versions.items())
+    commits = ", ".join(sorted({_commit(record) for _, record in records}))
     return (
-        f"<p>{len(records)} jobs, {total / 60:.1f} minutes of their time together. "
+        f"<p>{len(records)} jobs, {total / 60:.1f} minutes of their time together, with the code of commit "
+        f"{page.text(commits)}. Memory is that of the largest job. "
         f"Verify every digest: <code>python workflow/scripts/verify.py {results.as_posix()}</code>.</p>"
-        + page.details("Job by job", page.table("Provenance", head, rows))
+        + page.table("Run by run", ["run", "jobs", *(f"{stage} (s)" for stage in STAGES.values()), *costs], rows)
+        + page.details("Job by job", page.table("Provenance", ["result", "seconds", *costs, "threads", "commit"], jobs))
         + f"<p class='soft'>{page.text(libraries)}</p>"
     )
+
+
+def _stages(found: list[tuple[str, dict[str, Any]]]) -> list[str]:
+    """Return the seconds that the jobs of a run took, stage by stage."""
+    seconds = dict.fromkeys(STAGES, 0.0)
+    for name, record in found:
+        stage = name.split("/")[4] if name.count("/") > 3 else ""
+        if stage in seconds:
+            seconds[stage] += record["wall_seconds"]
+    return [f"{value:.1f}" if value else "–" for value in seconds.values()]
+
+
+def _costs(records: list[dict[str, Any]]) -> list[str]:
+    """Return the energy of jobs where it was read, the largest memory, the largest GPU memory, and the devices."""
+    energy = [record["energy_joules"] for record in records if record.get("energy_joules") is not None]
+    gpu = max(record.get("peak_gpu_memory_bytes") or 0 for record in records)
+    return [
+        f"{sum(energy):.0f}" if energy else "–",
+        f"{max(record['peak_memory_bytes'] for record in records) / 1e6:.0f}",
+        f"{gpu / 1e6:.0f}" if gpu else "–",
+        ", ".join(sorted({record.get("device", "cpu") for record in records})),
+    ]
+
+
+def _commit(record: dict[str, Any]) -> str:
+    return f"{(record['git']['commit'] or 'no git')[:10]}{' + changes' if record['git']['dirty'] else ''}"
 
 
 def configuration(config: dict[str, Any]) -> str:

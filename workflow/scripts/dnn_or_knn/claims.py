@@ -8,6 +8,7 @@ argument and returns the effect with its replicates, (1 + B,), and a remark.
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import Callable, Iterator
 from dataclasses import asdict, dataclass
 from functools import partial
@@ -17,7 +18,10 @@ from typing import Any
 import numpy as np
 
 from .effects import INCONCLUSIVE, NOT_SUPPORTED, SUPPORTED, Effect, Run, Untold
-from .study import THRESHOLDS, Finding, Parting, Study, half_depth, last_quarter, line_rise, parting
+from .study import ROLES, THRESHOLDS, Finding, Parting, Study, half_depth, kept_to, last_quarter, line_rise, parting
+
+#: A curve of logarithms that moves less than this along all steps stands still.
+STILL = 1e-9
 
 # Claim 1.
 
@@ -30,13 +34,13 @@ def same_accuracy(study: Study) -> Iterator[Effect]:
             where = (1, "spread of test accuracies", f"{dataset}, {run.architecture}")
             yield study.effect(where, [run], partial(_spread, study, run), "below", "same_accuracy", "accuracy")
         if len(runs) > 1:
-            where = (1, "spread of the deepest network over the best of the others", dataset)
+            where = (1, "the deepest network's spread less the best of the others'", dataset)
             yield study.effect(where, runs, partial(_excess, study, runs), "below", "closest", "accuracy")
 
 
 def _spread(study: Study, run: Run, seed: int) -> Finding:
     """Return the distance between the best and the worst of the four test accuracies that the counted steps keep to."""
-    models = ["dnn", *study.probes.values()]
+    models = ["dnn", *map(study.probe, ROLES)]
     curves = [study.data.curve(run, seed, "test", model, "accuracy") for model in models]
     counted = study.trained(run, seed)
     values = np.array([curve.values[counted] for curve in curves])
@@ -44,7 +48,7 @@ def _spread(study: Study, run: Run, seed: int) -> Finding:
     widest = int(spread[:, 0].argmax())
     high, low = int(values[:, widest, 0].argmax()), int(values[:, widest, 0].argmin())
     within = int((spread[:, 0] < study["same_accuracy"]).sum())
-    return np.quantile(spread, study["step_share"], axis=0), (
+    return kept_to(spread, study["step_share"]), (
         f"{within} of {len(spread)} steps within; widest at step {curves[0].steps[counted][widest]}: {models[high]} "
         f"{values[high, widest, 0]:.3f}, {models[low]} {values[low, widest, 0]:.3f}"
     )
@@ -65,7 +69,7 @@ def same_answers(study: Study) -> Iterator[Effect]:
         runs = study.true_runs(dataset)
         for run in runs:
             cell = f"{dataset}, {run.architecture}"
-            for role in study.probes:
+            for role in ROLES:
                 where = (2, "P_SAME on test", f"{cell}, {role}")
                 yield study.effect(where, [run], partial(_p_same_level, study, run, role), "above", "alike", "P_SAME")
             where = (2, "rise of k-NN's P_SAME over training", cell)
@@ -83,12 +87,13 @@ def _p_same_level(study: Study, run: Run, role: str, seed: int) -> Finding:
     steps, values = curve.steps[counted], curve.values[counted]
     lowest = int(values[:, 0].argmin())
     note = f"lowest {values[lowest, 0]:.3f} at step {steps[lowest]}, last {values[-1, 0]:.3f}"
-    return np.quantile(values, 1 - study["step_share"], axis=0), note
+    return -kept_to(-values, study["step_share"]), note
 
 
 def _p_same_rise(study: Study, run: Run, seed: int) -> Finding:
-    """Return the rise of the line through k-NN's P_SAME at all steps."""
-    values = study.data.curve(run, seed, "test", study.probe("knn"), "p_same").values
+    """Return the rise of the line through k-NN's P_SAME at all steps after 0: an untrained network is no trend."""
+    curve = study.data.curve(run, seed, "test", study.probe("knn"), "p_same")
+    values = curve.values[curve.steps > 0]
     return line_rise(values), f"from {values[0, 0]:.3f} to {values[-1, 0]:.3f}"
 
 
@@ -111,13 +116,13 @@ def gradual_layers(study: Study) -> Iterator[Effect]:
     """Claim 3: with true labels the probes' test accuracy improves gradually from layer to layer."""
     for dataset in study.datasets:
         run = study.run(dataset, "true")
-        for role in study.probes:
+        for role in ROLES:
             cell = f"{dataset}, {role}"
             where = (3, "rise over the layers", cell)
             yield study.effect(where, [run], partial(_layer_rise, study, run, role), "above", "layer_rise", "accuracy")
             where = (3, "largest fall below an earlier layer", cell)
             yield study.effect(where, [run], partial(_layer_drop, study, run, role), "below", "layer_drop", "accuracy")
-            where, half = (3, "depth of half of the rise", cell), partial(_generalization_depth, study, run, role)
+            where, half = (3, "depth of half the rise", cell), partial(_generalization_depth, study, run, role)
             yield study.effect(where, [run], half, "below", "gradual_depth", "share of depth")
 
 
@@ -141,8 +146,8 @@ def late_memorization(study: Study) -> Iterator[Effect]:
     """Claim 4: with random labels the probes' train accuracy appears only in the last layers."""
     for dataset in study.datasets:
         true, random = study.run(dataset, "true"), study.run(dataset, "random_layers")
-        for role in study.probes:
-            where = (4, "depth of half of the rise, random labels", f"{dataset}, {role}")
+        for role in ROLES:
+            where = (4, "depth of half the rise, random labels", f"{dataset}, {role}")
             depth = partial(_memorization_depth, study, random, role)
             yield study.effect(where, [random], depth, "above", "last_layers", "share of depth")
             where = (4, "the same, random minus true labels", f"{dataset}, {role}")
@@ -168,7 +173,7 @@ def common_trend(study: Study) -> Iterator[Effect]:
     """Claim 5: with true labels train and test D_KL keep the same trend all through training, for each probe."""
     for dataset in study.datasets:
         run = study.run(dataset, "true")
-        for role in study.probes:
+        for role in ROLES:
             where = (5, "correlation of train and test D_KL", f"{dataset}, {role}")
             yield study.effect(where, [run], partial(_correlation, study, run, role), "above", "correlation", "")
             where = (5, "largest movement in opposite directions", f"{dataset}, {role}")
@@ -186,8 +191,12 @@ def _correlation(study: Study, run: Run, role: str, seed: int) -> Finding:
     """Return the correlation of the logarithms of train and test D_KL along the steps."""
     _, train, test = _logarithms(study, run, role, seed)
     train, test = train - train.mean(axis=0), test - test.mean(axis=0)
-    scale = np.sqrt((train**2).sum(axis=0) * (test**2).sum(axis=0))
-    return np.divide((train * test).sum(axis=0), scale, out=np.ones_like(scale), where=scale > 0), ""
+    spreads = [np.sqrt((curve**2).sum(axis=0)) for curve in (train, test)]
+    scale = spreads[0] * spreads[1]
+    # Two curves that do not move at all (but for rounding) keep one trend; where one alone moves they do not.
+    still = [spread < STILL for spread in spreads]
+    motionless = (still[0] & still[1]).astype(float)
+    return np.divide((train * test).sum(axis=0), scale, out=motionless, where=~(still[0] | still[1])), ""
 
 
 def _opposite(study: Study, run: Run, role: str, seed: int) -> Finding:
@@ -210,17 +219,16 @@ def parting_at_memorization(study: Study) -> Iterator[Effect]:
         run, cell = study.run(dataset, "random"), f"{dataset}, knn"
         look = partial(parting, study, run, "knn", "memorization_step")
         yield from _matching_then_parted(study, 6, cell, run, look)
-        where = (6, "train D_KL at the end, of its peak", cell)
+        where = (6, "train D_KL at the end, of that before", cell)
         yield study.effect(where, [run], partial(_vanish, look), "below", "vanished", "share")
         where = (6, "rise of test D_KL", cell)
         yield study.effect(where, [run], partial(_rise_to_the_end, look), "above", "rising", "nats")
         where = (6, "change of test D_KL at the end", cell)
         yield study.effect(where, [run], partial(_change_at_the_end, look), "within", "constant", "share")
-        for role in study.probes:
-            if role != "knn":
-                growth = partial(_growth, partial(parting, study, run, role, "memorization_step"))
-                where = (6, "growth of test − train D_KL", f"{dataset}, {role}")
-                yield study.effect(where, [run], growth, "above", "parting", "nats", decides=False)
+        for role in ("svm", "lr"):
+            growth = partial(_growth, partial(parting, study, run, role, "memorization_step"))
+            where = (6, "growth of test − train D_KL", f"{dataset}, {role}")
+            yield study.effect(where, [run], growth, "above", "parting", "nats", decides=False)
 
 
 def parting_under_overfitting(study: Study) -> Iterator[Effect]:
@@ -228,11 +236,16 @@ def parting_under_overfitting(study: Study) -> Iterator[Effect]:
     for dataset in study.datasets:
         run, early = study.run(dataset, "overfit"), dataset in study["early_parting"]
         cell = f"{dataset}, knn" + (", at 90 %" if early else "")
-        look = partial(parting, study, run, "knn", "step_90" if early else "memorization_step")
+        look = partial(_overfitted_parting, study, run, "step_90" if early else "memorization_step")
         yield from _matching_then_parted(study, 7, cell, run, look)
         if not early:
             where = (7, "rise of test D_KL after it", cell)
             yield study.effect(where, [run], partial(_rise_after, look), "above", "rising", "nats")
+
+
+def _overfitted_parting(study: Study, run: Run, milestone: str, seed: int) -> Parting:
+    study.data.overfitted(run, seed, study["overfitted"])
+    return parting(study, run, "knn", milestone, seed)
 
 
 Look = Callable[[int], Parting]
@@ -249,8 +262,8 @@ def _matching_then_parted(study: Study, claim: int, cell: str, run: Run, look: L
 
 
 def _share(train: np.ndarray, test: np.ndarray) -> Finding:
-    """Return by which share of mean test D_KL the mean train D_KL lies below it: 0 matches, 1 is parted."""
-    return 1 - train.mean(axis=0) / np.maximum(test.mean(axis=0), 1e-12), f"{len(train)} evaluations"
+    """Return by which share of test D_KL the train D_KL lies below it, the median over evaluations: 1 is parted."""
+    return np.median(1 - train / np.maximum(test, 1e-12), axis=0), f"{len(train)} evaluations"
 
 
 def _share_before(look: Look, seed: int) -> Finding:
@@ -264,23 +277,23 @@ def _share_after(look: Look, seed: int) -> Finding:
 
 
 def _growth(look: Look, seed: int) -> Finding:
-    """Return how much the distance of test from train D_KL grew from before to after, in nats."""
+    """Return how much the distance of test from train D_KL, the median over evaluations, grew at the step, in nats."""
     curves = look(seed)
-    before = curves.test_before.mean(axis=0) - curves.train_before.mean(axis=0)
-    after = curves.test_after.mean(axis=0) - curves.train_after.mean(axis=0)
+    before = np.median(curves.test_before - curves.train_before, axis=0)
+    after = np.median(curves.test_after - curves.train_after, axis=0)
     return after - before, f"from {before[0]:.3f} to {after[0]:.3f} at step {curves.step}"
 
 
 def _vanish(look: Look, seed: int) -> Finding:
-    """Return train D_KL over the last quarter after memorization, as a share of its highest value."""
+    """Return train D_KL over the last quarter after memorization, as a share of its median before."""
     curves = look(seed)
-    end = last_quarter(curves.train_after)
-    return end / np.maximum(curves.train.max(axis=0), 1e-12), f"{end[0]:.4f} nats"
+    end, before = last_quarter(curves.train_after), np.median(curves.train_before, axis=0)
+    return end / np.maximum(before, 1e-12), f"from {before[0]:.3f} to {end[0]:.3f} nats"
 
 
 def _rise_to_the_end(look: Look, seed: int) -> Finding:
     curves = look(seed)
-    end, before = last_quarter(curves.test_after), curves.test_before.mean(axis=0)
+    end, before = last_quarter(curves.test_after), np.median(curves.test_before, axis=0)
     return end - before, f"from {before[0]:.3f} to {end[0]:.3f}"
 
 
@@ -292,10 +305,11 @@ def _change_at_the_end(look: Look, seed: int) -> Finding:
 
 
 def _rise_after(look: Look, seed: int) -> Finding:
-    """Return the rise of test D_KL from the milestone to the last half of the evaluations after it."""
-    test = look(seed).test_after
-    end = test[len(test) // 2 :].mean(axis=0)
-    return end - test[0], f"from {test[0, 0]:.3f} to {end[0]:.3f}"
+    """Return the rise of test D_KL from the evaluations on both sides of the milestone to the last half after it."""
+    curves = look(seed)
+    test = curves.test_after
+    start, end = (curves.test_before[-1] + test[0]) / 2, np.median(test[len(test) // 2 :], axis=0)
+    return end - start, f"from {start[0]:.3f} to {end[0]:.3f}"
 
 
 # Claim 8.
@@ -303,11 +317,10 @@ def _rise_after(look: Look, seed: int) -> Finding:
 
 def who_is_like_the_network(study: Study) -> Iterator[Effect]:
     """Claim 8: the network behaves like SVM and LR always, like k-NN only where it generalizes."""
-    linear = [role for role in ("svm", "lr") if role in study.probes]
     for dataset in study.datasets:
         for kind in ("true", "random", "overfit"):
             run = study.run(dataset, kind)
-            for role in [*linear, "knn"] if kind == "true" else linear:
+            for role in ("svm", "lr", "knn") if kind == "true" else ("svm", "lr"):
                 for split in ("train", "test"):
                     where = (8, "P_SAME at the end", f"{dataset}, {kind}, {role}, {split}")
                     alike = partial(_alike, study, run, kind, role, split)
@@ -334,7 +347,8 @@ def _alike(study: Study, run: Run, kind: str, role: str, split: str, seed: int) 
 
 def _unlike(study: Study, run: Run, kind: str, measure: str, sign: int, seed: int) -> Finding:
     """Return how much less than SVM and LR, on average, k-NN is like the network on test."""
-    values = {role: _at_the_end(study, run, kind, role, "test", measure, seed) for role in ("knn", "svm", "lr")}
+    study.data.overfitted(run, seed, study["overfitted"])
+    values = {role: _at_the_end(study, run, kind, role, "test", measure, seed) for role in ROLES}
     linear = (values["svm"] + values["lr"]) / 2
     return sign * (values["knn"] - linear), f"k-NN {values['knn'][0]:.3f}, linear probes {linear[0]:.3f}"
 
@@ -349,8 +363,10 @@ def overfitting_alarm(study: Study) -> Iterator[Effect]:
         yield study.effect(where, [run], partial(_alarm_peak, study, run), "below", 1.0, "level")
         for kind in ("random", "overfit"):
             run = study.run(dataset, kind)
-            where = (9, "alarm after memorization, of the memorization step", f"{dataset}, {kind}")
-            yield study.effect(where, [run], partial(_alarm_distance, study, run), "within", "alarm_near", "share")
+            where = (9, "alarm after memorization", f"{dataset}, {kind}")
+            yield study.effect(
+                where, [run], partial(_alarm_distance, study, run), "within", "alarm_near", "share of its step"
+            )
 
 
 def alarm_level(study: Study, run: Run, seed: int) -> tuple[np.ndarray, np.ndarray]:
@@ -384,12 +400,15 @@ def _alarm_distance(study: Study, run: Run, seed: int) -> Finding:
 
     Where the alarm never rings, it counts as ringing one evaluation after the last.
     """
-    memorized = max(study.data.step(run, seed), 1)
+    memorized = study.data.step(run, seed)
+    study.data.overfitted(run, seed, study["overfitted"])
     steps, level = alarm_level(study, run, seed)
+    if steps[0] > (1 + study["alarm_near"]) * memorized:
+        raise Untold(f"{run} seed {seed} memorized before {study['alarm_persist']} evaluations could ring the alarm")
     silent = steps[-1] + (steps[-1] - steps[-2] if len(steps) > 1 else steps[-1])
     rings = np.where((level >= 1).any(axis=0), steps[(level >= 1).argmax(axis=0)], silent)
     if rings[0] == silent and silent <= (1 + study["alarm_near"]) * memorized:
-        raise Untold(f"the alarm has not rung in {run} seed {seed}, but the run ends soon after memorization")
+        raise Untold(f"no alarm yet in {run} seed {seed}: the run ends soon after memorization")
     note = "never rings" if rings[0] == silent else f"rings at step {rings[0]}"
     return (rings - memorized) / memorized, f"{note}, memorized at step {memorized}"
 
@@ -424,7 +443,7 @@ def judge_one(claim: Claim, study: Study) -> dict[str, Any]:
     failing = [effect for effect in deciding if effect.verdict == NOT_SUPPORTED]
     untold = [effect for effect in deciding if effect.verdict == INCONCLUSIVE]
     verdict = NOT_SUPPORTED if failing else INCONCLUSIVE if untold or not deciding else SUPPORTED
-    seeds = sorted({effect.seeds for effect in deciding if effect.value is not None})
+    seeds = sorted({effect.seeds for effect in deciding if effect.seeds})
     return {
         "claim": claim.number,
         "title": claim.title,
@@ -438,8 +457,20 @@ def judge_one(claim: Claim, study: Study) -> dict[str, Any]:
         "deciding": len(deciding),
         "failing": [f"{effect.part}: {effect.cell}" for effect in failing],
         "untold": [f"{effect.part}: {effect.cell}" for effect in untold],
+        "reasons": _reasons(failing or untold),
         "effects": [asdict(effect) for effect in effects],
     }
+
+
+def _reasons(effects: list[Effect]) -> list[str]:
+    """Return why a claim is not supported or cannot be told: the cells, or what hinders the effects, each once."""
+    cells = [
+        f"{effect.part}: {effect.cell}" + (" (the interval crosses)" if effect.verdict == INCONCLUSIVE else "")
+        for effect in effects
+        if effect.value is not None
+    ]
+    notes = Counter(effect.note for effect in effects if effect.value is None)
+    return cells + [f"{note} ({count} effects)" if count > 1 else note for note, count in notes.items()]
 
 
 def _shown(value: Any) -> str:
@@ -468,7 +499,7 @@ CLAIMS = (
         "P_SAME of all three probes is very high, notably for the deeper networks; k-NN's rises during training and "
         "with depth.",
         "In every cell P_SAME on test is above {alike} at a share of {step_share} of the trained steps; k-NN's line over all steps "
-        "rises; k-NN's P_SAME is higher for the deeper of each two neighbouring networks.",
+        "after 0 rises; k-NN's P_SAME is higher for the deeper of each two neighbouring networks.",
         same_answers,
     ),
     Claim(
@@ -501,7 +532,7 @@ CLAIMS = (
         "With random labels they match only until memorization; then train D_KL(k-NN‖DNN) goes to 0 while the test "
         "value rises to a constant. For SVM and LR either outcome agrees with the paper.",
         "For k-NN: train D_KL less than {parted} of test D_KL away from it before memorization, more than that below after "
-        "it; their distance grows by more than {parting} nats; train ends below {vanished} of its peak; test rises, and "
+        "it; their distance grows by more than {parting} nats; train ends below {vanished} of what it was before; test rises, and "
         "changes by less than {constant} of its mean at the end. SVM and LR are reported and decide nothing.",
         parting_at_memorization,
     ),

@@ -72,6 +72,12 @@ class Data:
             raise Untold(f"no {share} reached in {run} seed {seed}")
         return step
 
+    def overfitted(self, run: Run, seed: int, least: float) -> None:
+        """Raise `Untold` if a run's final train accuracy exceeds its test accuracy by less than `least`."""
+        facts = self.runs[run, seed]
+        if facts["final_train_accuracy"] - facts["final_test_accuracy"] < least:
+            raise Untold(f"no overfitting in {run} seed {seed}: test accuracy {facts['final_test_accuracy']:.3f}")
+
 
 def read(folder: str | Path) -> Data:
     """Return the tables in an experiment's `measures` folder; missing or damaged ones raise `UserError`."""
@@ -148,6 +154,8 @@ def estimate(
     except Untold as reason:
         return replace(rule, note=str(reason), seeds=len(seeds))
     values = np.array([values for values, _ in found])
+    if values.shape[1] < 2:
+        return replace(rule, note="no interval: the measures have no bootstrap replicates", seeds=len(seeds))
     if not np.isfinite(values).all():
         return replace(rule, note="not a number in the measures that it needs", seeds=len(seeds))
     value, low, high = interval(values, confidence)

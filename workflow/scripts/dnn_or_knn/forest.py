@@ -2,14 +2,17 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Mapping
 from itertools import groupby
-from typing import Any
+from typing import Any, NamedTuple
 
 import numpy as np
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
+from matplotlib.font_manager import FontProperties
 from matplotlib.lines import Line2D
+from matplotlib.textpath import TextPath
 
 from .effects import INCONCLUSIVE, NOT_SUPPORTED, SUPPORTED
 from .plotting import new_figure
@@ -17,9 +20,25 @@ from .plotting import new_figure
 #: verdict → colour and marker; the markers differ in shape and filling, for grey print.
 MARKS = {SUPPORTED: ("#1b6e3c", "o"), NOT_SUPPORTED: ("#b3261e", "X"), INCONCLUSIVE: ("#6b6b6b", "o")}
 SUPPORTS = "#e7f1e9"
-#: Heights in inches: of a row, and of a panel's title and axis together.
-ROW, FRAME = 0.15, 0.54
+#: Heights in inches: of a row, of a line of a title, of an axis' numbers and the space below them, of the legend.
+ROW, LINE, TICKS, LEGEND = 0.135, 0.125, 0.27, 0.25
+#: Where a column's axis begins and how wide it is, as a fraction of the column.
+LEFT, WIDE = 0.41, 0.56
+#: Size of all text in points.
+SIZE = 7
 Panel = list[dict[str, Any]]
+
+
+class Part(NamedTuple):
+    """One part of a claim: its number, its title in lines, its effects, one for each cell."""
+
+    claim: int
+    title: list[str]
+    effects: Panel
+
+    @property
+    def height(self) -> float:
+        return len(self.title) * LINE + len(self.effects) * ROW + TICKS
 
 
 def draw(judged: list[dict[str, Any]], style: Mapping[str, Any]) -> Figure:
@@ -28,33 +47,49 @@ def draw(judged: list[dict[str, Any]], style: Mapping[str, Any]) -> Figure:
     The shaded side of the dashed threshold supports the claim. An effect that could not be computed has its reason in
     place of a point. Each point's gid is ``<claim>|<part>|<cell>``.
     """
-    columns = _columns(judged)
-    heights = [sum(len(panel) * ROW + FRAME for _, panel in column) for column in columns]
-    width, height = float(style["width"]), max(heights) + 0.35
+    width = float(style["width"])
+    columns = _columns(judged, width / 2)
+    height = max(sum(part.height for part in column) for column in columns) + LEGEND
     figure = new_figure(width, height)
     figure.set_layout_engine("none")
-    for column, panels in enumerate(columns):
-        top = height - 0.35
-        for claim, panel in panels:
-            inner = len(panel) * ROW
-            left, wide = (column + 0.46) / 2, 0.25
-            box = (left, (top - 0.27 - inner) / height, wide, inner / height)
-            _panel(figure.add_axes(box), claim, panel, (column + 0.01) / 2, height)
-            top -= inner + FRAME
+    for column, parts in enumerate(columns):
+        top = height - LEGEND
+        for part in parts:
+            below = top - len(part.title) * LINE
+            inner = len(part.effects) * ROW
+            box = ((column + LEFT) / 2, (below - inner) / height, WIDE / 2, inner / height)
+            _panel(figure.add_axes(box), part.effects)
+            figure.text(
+                (column + 0.01) / 2,
+                (below + 0.04) / height,
+                "\n".join(part.title),
+                fontsize=SIZE,
+                fontweight="bold",
+                linespacing=1.15,
+                va="bottom",
+            )
+            top -= part.height
     _legend(figure)
     return figure
 
 
-def _columns(
-    judged: list[dict[str, Any]],
-) -> tuple[list[tuple[dict[str, Any], Panel]], list[tuple[dict[str, Any], Panel]]]:
-    """Return the panels, in order, as two columns of about equal height."""
-    panels = [
-        (claim, list(part)) for claim in judged for _, part in groupby(_sorted(claim), lambda effect: effect["part"])
+def _columns(judged: list[dict[str, Any]], width: float) -> tuple[list[Part], list[Part]]:
+    """Return the parts, in order, as two columns of about equal height; `width` is that of a column in inches."""
+    parts = [
+        Part(claim["claim"], wrapped(_title(claim, effects[0]), SIZE, 0.97 * width, "bold"), effects)
+        for claim in judged
+        for _, group in groupby(_sorted(claim), lambda effect: effect["part"])
+        if (effects := list(group))
     ]
-    heights = np.cumsum([len(panel) * ROW + FRAME for _, panel in panels])
-    cut = int(np.argmin(np.abs(heights - heights[-1] / 2))) + 1 if len(panels) > 1 else 1
-    return panels[:cut], panels[cut:]
+    heights = np.cumsum([part.height for part in parts])
+    cut = int(np.argmin(np.abs(heights - heights[-1] / 2))) + 1 if len(parts) > 1 else 1
+    return parts[:cut], parts[cut:]
+
+
+def _title(claim: dict[str, Any], effect: dict[str, Any]) -> str:
+    """Return a part's title, with the unit of its axis where the part does not name it."""
+    unit = effect["unit"]
+    return f"{claim['claim']}  {effect['part']}" + (f" ({unit})" if unit and unit not in effect["part"] else "")
 
 
 def _sorted(claim: dict[str, Any]) -> Panel:
@@ -63,8 +98,8 @@ def _sorted(claim: dict[str, Any]) -> Panel:
     return sorted(claim["effects"], key=lambda effect: parts.index(effect["part"]))
 
 
-def _panel(ax: Axes, claim: dict[str, Any], panel: Panel, edge: float, height: float) -> None:
-    """Draw one part of a claim; `edge` is where its title starts, as a fraction of its width, `height` the figure height in inches."""
+def _panel(ax: Axes, panel: Panel) -> None:
+    """Draw one part of a claim."""
     first = panel[0]
     low, high = _limits(panel)
     ax.set_xlim(low, high)
@@ -79,23 +114,27 @@ def _panel(ax: Axes, claim: dict[str, Any], panel: Panel, edge: float, height: f
         ax.axvline(limit, color="#333333", linewidth=0.8, dashes=(3, 2), zorder=1)
     for place, effect in enumerate(panel):
         _effect(ax, place, effect)
-    ax.set_yticks(range(len(panel)), [_label(effect) for effect in panel], fontsize=6)
-    ax.tick_params(axis="x", labelsize=6, pad=1)
-    ax.tick_params(axis="y", length=0)
+    ax.set_yticks(range(len(panel)), [_label(effect) for effect in panel], fontsize=SIZE)
+    ax.tick_params(axis="x", labelsize=SIZE, pad=1)
+    ax.tick_params(axis="y", length=0, pad=2)
     ax.locator_params(axis="x", nbins=4)
-    ax.set_xlabel(first["unit"], fontsize=6, labelpad=0.5)
-    title = f"{claim['claim']}  {first['part']}"
-    ax.figure.text(edge, ax.get_position().y1 + 0.06 / height, title, fontsize=7, fontweight="bold")
+    ax.xaxis.set_major_formatter("{x:g}")
 
 
 def _effect(ax: Axes, place: int, effect: dict[str, Any]) -> None:
     colour, marker = MARKS[effect["verdict"]]
     gid = f"{effect['claim']}|{effect['part']}|{effect['cell']}"
     if effect["value"] is None:
-        box = {"facecolor": "white", "edgecolor": "none", "pad": 0.6}
-        where = ax.get_yaxis_transform()
         ax.text(
-            0.01, place, _short(effect["note"]), transform=where, fontsize=5, va="center", color="#444444", bbox=box
+            0.5,
+            place,
+            reason(effect["note"], 34),
+            transform=ax.get_yaxis_transform(),
+            fontsize=SIZE,
+            ha="center",
+            va="center_baseline",
+            color=MARKS[INCONCLUSIVE][0],
+            bbox={"facecolor": "white", "edgecolor": "none", "pad": 0.3, "alpha": 0.8},
         )
         return
     ax.plot(
@@ -130,8 +169,33 @@ def _label(effect: dict[str, Any]) -> str:
     return effect["cell"] if effect["decides"] else f"({effect['cell']})"
 
 
-def _short(text: str) -> str:
-    return text if len(text) <= 46 else f"{text[:45]}…"
+def reason(note: str, length: int = 24) -> str:
+    """Return why nothing could be computed in a few words; the table has all of them."""
+    absent = re.search(r" has (no \S+) at ", note)
+    short = absent[1] if absent else note.split(":")[0].split(" in ")[0]
+    return "cannot be told" if "/" in short or not short else clipped(short, length)
+
+
+def clipped(text: str, length: int) -> str:
+    return text if len(text) <= length else f"{text[: length - 1]}…"
+
+
+def text_width(text: str, size: float, weight: str = "normal") -> float:
+    """Return the width of a line of text in inches, with room for letters that are set on whole pixels."""
+    outline = TextPath((0, 0), text, size=size, prop=FontProperties(weight=weight))
+    return float(outline.get_extents().width) / 72 * 1.04
+
+
+def wrapped(text: str, size: float, width: float, weight: str = "normal") -> list[str]:
+    """Return a text as lines that are no wider than `width` inches."""
+    lines: list[str] = []
+    for word in text.split(" "):
+        longer = f"{lines[-1]} {word}" if lines else word
+        if lines and text_width(longer, size, weight) <= width:
+            lines[-1] = longer
+        else:
+            lines.append(word)
+    return lines
 
 
 def _legend(figure: Figure) -> None:
@@ -151,4 +215,4 @@ def _legend(figure: Figure) -> None:
     handles.append(
         Line2D([], [], color="#333333", linewidth=0.8, dashes=(3, 2), label="threshold, its supporting side shaded")
     )
-    figure.legend(handles=handles, loc="upper center", ncols=4, fontsize=7)
+    figure.legend(handles=handles, loc="upper center", ncols=4, fontsize=SIZE, borderaxespad=0.2)

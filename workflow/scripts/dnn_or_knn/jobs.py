@@ -149,7 +149,7 @@ class Jobs:
                 {"dataset": entry["dataset"], "architecture": entry["architecture"], "layer": layer, "accuracy": value}
                 for entry in published()["layer_test_accuracy"]
                 for layer, value in zip(entry["layers"], entry["code"], strict=True)
-                if entry["dataset"] in self.config["datasets"] and entry["architecture"] in self.config["architectures"]
+                if entry["dataset"] in shown["datasets"] and entry["architecture"] == shown["architecture"]
             ]
         return specification(
             "figure.py",

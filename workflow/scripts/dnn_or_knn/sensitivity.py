@@ -6,20 +6,17 @@ Throughout, `judged` is one entry per choice, the configuration as it is first: 
 
 from __future__ import annotations
 
-import re
 from collections.abc import Mapping, Sequence
 from typing import Any, NamedTuple
 
 import numpy as np
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
-from matplotlib.font_manager import FontProperties
 from matplotlib.lines import Line2D
 from matplotlib.patches import Patch
-from matplotlib.textpath import TextPath
 
 from .effects import INCONCLUSIVE, NOT_SUPPORTED, SUPPORTED
-from .forest import MARKS, SUPPORTS
+from .forest import MARKS, SUPPORTS, clipped, reason, text_width, wrapped
 from .plotting import GREY, LIGHT, new_figure
 
 #: The first entry: the probes and the divergence of the configuration itself.
@@ -184,13 +181,13 @@ def draw(shown: Sequence[Panel], style: Mapping[str, Any]) -> Figure:
     figure = new_figure(width, 1.0)
     figure.set_layout_engine("none")
     columns = min(COLUMNS, len(shown))
-    names = [_clipped(row.choice, 24) for row in shown[0].rows]
-    edge = max(_width(name, small, "bold") for name in names) + 2 * GAP
-    words = _width(f"{NOT_SUPPORTED}{ELSEWHERE}", small, "bold") + GAP
+    names = [clipped(row.choice, 24) for row in shown[0].rows]
+    edge = max(text_width(name, small, "bold") for name in names) + 2 * GAP
+    words = text_width(f"{NOT_SUPPORTED}{ELSEWHERE}", small, "bold") + GAP
     across = (width - edge + SPACE) / columns
     wide = across - words - SPACE
-    titles = [_wrapped(f"{p.number}  {p.title}", size, across - SPACE, "bold") for p in shown]
-    labels = [_wrapped(_axis_label(p), small, across - SPACE) for p in shown]
+    titles = [wrapped(f"{p.number}  {p.title}", size, across - SPACE, "bold") for p in shown]
+    labels = [wrapped(_axis_label(p), small, across - SPACE) for p in shown]
     bands = [range(first, min(first + columns, len(shown))) for first in range(0, len(shown), columns)]
     inner = len(names) * ROW
     heights = [(max(len(titles[i]) for i in band), max(len(labels[i]) for i in band)) for band in bands]
@@ -272,7 +269,7 @@ def _mark(ax: Axes, place: int, claim: int, row: Row, size: float) -> None:
     """Draw the weakest cell with its interval, and ticks for all cells; say in words what has no place on the axis."""
     gid = f"{claim}|{row.choice}"
     if row.effect is None:
-        _say(ax, place, _reason(row.note), "center", size, INCONCLUSIVE, gid)
+        _say(ax, place, reason(row.note), "center", size, INCONCLUSIVE, gid)
         return
     colour, marker = MARKS[row.effect["verdict"]]
     alpha = 1 if row.touched or row.choice == REFERENCE else PALE
@@ -364,35 +361,6 @@ def _axis_label(panel: Panel) -> str:
         return "no deciding effect"
     unit = next(effect["unit"] for row in panel.rows for effect in parts(row.claim)[panel.part])
     return panel.part if not unit or unit in panel.part else f"{panel.part} ({unit})"
-
-
-def _reason(note: str) -> str:
-    """Return why nothing could be computed in a few words; the table has all of them."""
-    absent = re.search(r" has (no \S+) at ", note)
-    short = absent[1] if absent else note.split(":")[0].split(" in ")[0]
-    return "cannot be told" if "/" in short or not short else _clipped(short, 24)
-
-
-def _clipped(text: str, length: int) -> str:
-    return text if len(text) <= length else f"{text[: length - 1]}…"
-
-
-def _width(text: str, size: float, weight: str = "normal") -> float:
-    """Return the width of a line of text in inches, with room for letters that are set on whole pixels."""
-    outline = TextPath((0, 0), text, size=size, prop=FontProperties(weight=weight))
-    return float(outline.get_extents().width) / 72 * 1.04
-
-
-def _wrapped(text: str, size: float, width: float, weight: str = "normal") -> list[str]:
-    """Return a text as lines that are no wider than `width` inches."""
-    lines: list[str] = []
-    for word in text.split(" "):
-        longer = f"{lines[-1]} {word}" if lines else word
-        if lines and _width(longer, size, weight) <= width:
-            lines[-1] = longer
-        else:
-            lines.append(word)
-    return lines
 
 
 def _legend(figure: Figure, size: float, daggers: bool) -> None:

@@ -24,6 +24,9 @@ class Threshold(NamedTuple):
     meaning: str
 
 
+#: The parts that probes play in the claims.
+ROLES = ("knn", "svm", "lr")
+
 #: Thresholds by their name in the configuration (`claims.<name>`).
 THRESHOLDS: dict[str, Threshold] = {
     "confidence": Threshold(0.95, "", "Coverage of all intervals."),
@@ -44,8 +47,9 @@ THRESHOLDS: dict[str, Threshold] = {
     "negligible_kl": Threshold(0.01, "nats", "Claim 5: added to D_KL before its logarithm is taken."),
     "parted": Threshold(0.5, "share", "Claims 6, 7, 9: curves have parted when train D_KL lies this share of the test value below it."),
     "parting": Threshold(0.1, "nats", "Claims 6 and 7: growth of test minus train D_KL from before to after."),
-    "vanished": Threshold(0.25, "share", "Claim 6: at the end train D_KL is below this share of its highest value."),
+    "vanished": Threshold(0.25, "share", "Claim 6: at the end train D_KL is below this share of what it was before memorization."),
     "constant": Threshold(0.25, "share", "Claim 6: change of test D_KL over the last half after memorization, of its mean."),
+    "overfitted": Threshold(0.05, "accuracy", "Claims 7, 8, 9: a run whose final test accuracy lies less than this below its train accuracy did not overfit, and tells nothing of overfitting."),
     "early_parting": Threshold(["cifar100"], "", "Claim 7: data sets whose curves part at 90 % train accuracy; no rise of the test value is claimed there."),
     "unlike": Threshold(0.05, "P_SAME", "Claim 8: k-NN agrees with a network that does not generalize less than the linear probes do, by more than this."),
     "alarm_gap": Threshold(0.2, "nats", "Claim 9: the alarm needs test minus train D_KL above this, and the curves parted."),
@@ -79,7 +83,7 @@ class Study:
     datasets: in the order of the figures.
     labels: label set of each kind of run: ``true``, ``random``, ``random_layers`` (default: ``random``), ``overfit``.
     architecture: the network of figures 4 to 7.
-    probes: the probe that plays each part, ``knn``, ``svm``, ``lr``; a part may be left out.
+    probes: the probe that plays each part of `ROLES`; what needs a part that is left out cannot be told.
     thresholds: values that differ from `THRESHOLDS`.
     divergence: "d_kl" (eq. 1) or "d_kl_column" (the authors' code).
     """
@@ -149,8 +153,8 @@ class Study:
         """Return which evaluations, bool (S,), count as trained: from ``trained`` of the rise in test accuracy on."""
         accuracy = self.data.curve(run, seed, "test", "dnn", "accuracy").values[:, 0]
         chance = 1 / self.data.runs[run, seed]["classes"]
-        if accuracy.max() < 2 * chance:
-            raise Untold(f"{run} seed {seed} did not learn: its test accuracy stays below twice chance")
+        if accuracy.max() < min(2 * chance, (1 + chance) / 2):
+            raise Untold(f"{run} seed {seed} did not learn: its test accuracy stays near chance")
         first = int(np.argmax(accuracy >= chance + self["trained"] * (accuracy.max() - chance)))
         return np.arange(len(accuracy)) >= first
 
@@ -176,7 +180,6 @@ class Parting(NamedTuple):
     """Train and test D_KL before and from a run's memorization (or another milestone) on, each (S, 1 + B)."""
 
     step: int
-    train: np.ndarray
     train_before: np.ndarray
     test_before: np.ndarray
     train_after: np.ndarray
@@ -184,13 +187,16 @@ class Parting(NamedTuple):
 
 
 def parting(study: Study, run: Run, role: str, milestone: str, seed: int) -> Parting:
-    """Return a probe's D_KL curves cut at a milestone, ``memorization_step`` or ``step_90``."""
+    """Return a probe's D_KL curves cut at a milestone, ``memorization_step`` or ``step_90``.
+
+    Raises `Untold` unless there are two evaluations on either side: one alone tells nothing of a curve.
+    """
     step = study.data.step(run, seed, milestone)
     steps, train, test = study.divergences(run, seed, role)
     before, after = steps < step, steps >= step
-    if not before.any() or after.sum() < 2:
-        raise Untold(f"{run} seed {seed} has too few evaluations before or after step {step}")
-    return Parting(step, train, train[before], test[before], train[after], test[after])
+    if min(before.sum(), after.sum()) < 2:
+        raise Untold(f"too few evaluations before or after step {step} in {run} seed {seed}")
+    return Parting(step, train[before], test[before], train[after], test[after])
 
 
 def line_rise(values: np.ndarray) -> np.ndarray:
@@ -202,9 +208,17 @@ def line_rise(values: np.ndarray) -> np.ndarray:
     return place @ values / (place @ place) * (count - 1)
 
 
+def kept_to(values: np.ndarray, share: float) -> np.ndarray:
+    """Return the least value that a share of the evaluations (S, 1 + B) do not exceed, (1 + B,).
+
+    It is the value of one evaluation, so that those beyond it do not matter, however far out they lie.
+    """
+    return np.quantile(values, share, axis=0, method="inverted_cdf")
+
+
 def last_quarter(values: np.ndarray) -> np.ndarray:
-    """Return the mean of the last quarter of some evaluations (S, 1 + B), (1 + B,)."""
-    return values[-max(1, math.ceil(len(values) / 4)) :].mean(axis=0)
+    """Return the mean of the last quarter of some evaluations (S, 1 + B), of at least two, (1 + B,)."""
+    return values[-max(2, math.ceil(len(values) / 4)) :].mean(axis=0)
 
 
 def half_depth(values: np.ndarray, minimal_rise: float) -> np.ndarray:

@@ -102,7 +102,7 @@ def caption(spec: Mapping[str, Any]) -> str:
         "(right). Solid: train images, with the labels that the network was trained on; dashed: test images, with their "
         f"true labels. Panel ({letter(2 * len(spec['datasets']))}): the network and the number of features of each layer."
     )
-    return text + (" Grey points: the authors' first-version k-NN test accuracies." if spec.get("published") else "")
+    return text + (" Grey crosses: the authors' first-version k-NN test accuracies." if spec.get("published") else "")
 
 
 def alt(table: pd.DataFrame, spec: Mapping[str, Any]) -> str:

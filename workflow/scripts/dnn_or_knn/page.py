@@ -73,22 +73,21 @@ def table(caption: str, head: Sequence[str], rows: Iterable[Sequence[object]], *
     `Raw` is put in as it is. With `stacked` the cells of a row stand below each other in a narrow window; the roles
     keep it a table for screen readers then.
     """
-    heads = "".join(f'<th scope="col" role="columnheader">{text(name)}</th>' for name in head)
+    role = {
+        name: f' role="{name}"' if stacked else "" for name in ("table", "row", "columnheader", "rowheader", "cell")
+    }
+    heads = "".join(f'<th scope="col"{role["columnheader"]}>{text(name)}</th>' for name in head)
     lines = []
     for first, *rest in rows:
-        cells = "".join(
-            f'<td role="cell" data-head="{html.escape(name, quote=True)}">{_cell(value)}</td>'
-            if stacked
-            else f"<td>{_cell(value)}</td>"
-            for name, value in zip(head[1:], rest, strict=True)
-        )
-        role = ' role="row"' if stacked else ""
-        lines.append(f'<tr{role}><th scope="row" role="rowheader">{_cell(first)}</th>{cells}</tr>')
+        cells = ""
+        for name, value in zip(head[1:], rest, strict=True):
+            said = f' data-head="{html.escape(name, quote=True)}"' if stacked else ""
+            cells += f"<td{role['cell']}{said}>{_cell(value)}</td>"
+        lines.append(f'<tr{role["row"]}><th scope="row"{role["rowheader"]}>{_cell(first)}</th>{cells}</tr>')
     name = "table-" + re.sub(r"\W+", "-", caption.lower())
-    kind = ' role="table"' if stacked else ""
     return (
         f'<div class="wide{" stacked" if stacked else ""}" role="region" tabindex="0" aria-labelledby="{name}">'
-        f'<table{kind}><caption id="{name}">{text(caption)}</caption><thead><tr>{heads}</tr></thead>'
+        f'<table{role["table"]}><caption id="{name}">{text(caption)}</caption><thead><tr>{heads}</tr></thead>'
         f"<tbody>{''.join(lines)}</tbody></table></div>"
     )
 

@@ -32,8 +32,9 @@ CG_ACCURACY = 0.03
 SPARSE = 1 / 8
 #: `working_set` keeps points with margins up to this as those that may matter.
 MARGIN = 1.05
-#: Points of either side that `working_set` starts with; half as many again are added in each round.
-FEW = 96
+#: Points of either side that `working_set` starts with, at most this and this part of a problem's; twice as many are
+#: added at first, then half as many again in each round.
+FEW, PART = 96, 8
 #: `interior_point` starts from α of this over the points' mean square, if that is below C: 1/‖x‖² moves a margin by 1.
 START = 100.0
 #: Rounds after which `working_set` drops no point any more; after four times as many it takes all points.
@@ -380,6 +381,7 @@ def working_set(problems: Problems, start: Solution | None = None, *, tolerance:
     """
     signs = problems.signs
     count = signs.shape[1]
+    few = max(1, min(FEW, count // PART))
     weights = (_between_means(problems) if start is None else start.weights).clone()
     margins = signs * scores(problems.points, weights)
     objective, gap = (torch.full_like(weights[:, 0], torch.inf) for _ in range(2))
@@ -387,8 +389,8 @@ def working_set(problems: Problems, start: Solution | None = None, *, tolerance:
     rough = start is None or not bool((start.gap < TRUSTED).all())
     if not rough:
         kept = (margins < MARGIN) & (signs != 0)
-    chosen = kept | _lowest_of_each_side(margins, signs, FEW)
-    added = 2 * FEW
+    chosen = kept | _lowest_of_each_side(margins, signs, few)
+    added = 2 * few
     open_, iterations, rounds = torch.arange(len(signs), device=signs.device), 0, 0
     while len(open_):
         size = int(chosen[open_].sum(1).max())

@@ -60,7 +60,7 @@ test: lint
 	$(BIN)/python -m pytest -m 'not slow' --numprocesses 2 --dist loadgroup $(PYTEST)
 
 test-all: test
-	$(BIN)/python -m pytest -m slow $(PYTEST)
+	$(BIN)/python -m pytest -m slow --numprocesses 2 --dist loadgroup $(PYTEST)
 
 bench: $(SETUP)
 	for bench in benchmarks/bench_*.py; do $(BIN)/python $$bench || exit 1; done

@@ -16,7 +16,7 @@ from project import Project, same_results
 
 pytestmark = [
     pytest.mark.slow,
-    pytest.mark.xdist_group("finished"),
+    pytest.mark.xdist_group("slurm"),
 ]
 SCRIPT = str(ROOT / "tests" / "slurm" / "slurm.sh")
 DEMO = ("config/demo.yaml",)

@@ -19,7 +19,7 @@ from project import Project, small_disk
 
 pytestmark = [
     pytest.mark.slow,
-    pytest.mark.xdist_group("finished"),
+    pytest.mark.xdist_group("stages"),
 ]
 RUN = "results/tiny/digits/mlp8/true-labels/seed0"
 #: What each stage is asked for: its manifest.

@@ -11,6 +11,7 @@ import os
 import secrets
 import shutil
 import time
+import zlib
 from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -37,7 +38,7 @@ def atomic(path: str | Path) -> Iterator[Path]:
     try:
         path.parent.mkdir(parents=True, exist_ok=True)
         _sweep(path)
-        temporary = path.parent / f".{path.name[:80]}.{os.getpid()}-{secrets.token_hex(4)}.part"
+        temporary = path.parent / f".{path.name[:80]}.{_machine()}-{os.getpid()}-{secrets.token_hex(4)}.part"
         yield temporary
         for file in [temporary, *temporary.rglob("*")] if temporary.is_dir() else [temporary]:
             _flush(file)
@@ -56,10 +57,15 @@ def atomic(path: str | Path) -> Iterator[Path]:
                 remove(temporary)
 
 
+def _machine() -> str:
+    """Return what tells this machine's processes from those of others that share the disk."""
+    return f"{zlib.crc32(os.uname().nodename.encode()):08x}"
+
+
 def _sweep(path: Path) -> None:
-    """Remove the temporaries of `path` whose process is dead."""
-    for leftover in path.parent.glob(f".{glob.escape(path.name[:80])}.*-*.part"):
-        owner = leftover.name.split(".")[-2].split("-")[0]
+    """Remove the temporaries of `path` whose process on this machine is dead; of other machines' nothing is known."""
+    for leftover in path.parent.glob(f".{glob.escape(path.name[:80])}.{_machine()}-*-*.part"):
+        owner = leftover.name.split(".")[-2].split("-")[1]
         try:
             os.kill(int(owner), 0)
         except (ValueError, ProcessLookupError):

@@ -595,3 +595,11 @@ def test_the_work_of_a_forward_pass_is_counted(made):
     forward = extraction.forward_function(network, ["embedding"], True, device=torch.device("cpu"), precision="float32")
     with torch.no_grad():
         assert extraction._flop(forward, torch.from_numpy(made.train)) == 2 * (3 * SIZE * SIZE * 6 + 6 * 4)
+
+
+def test_weights_that_do_not_fit_into_memory_are_not_called_damaged(made, tmp_path, monkeypatch, capsys):
+    def full(*_: object, **__: object) -> None:
+        raise RuntimeError("[enforce fail at alloc_cpu.cpp:121] DefaultCPUAllocator: can't allocate memory")
+
+    monkeypatch.setattr(torch, "load", full)
+    assert "memory" in (said := refused(made, tmp_path, capsys)) and "something else" not in said

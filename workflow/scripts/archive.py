@@ -85,7 +85,7 @@ def pack(results: Path, archive: Path) -> int:
 def members(tar: tarfile.TarFile) -> list[tarfile.TarInfo]:
     """Return the members of an archive; all but plain files of one experiment, and their records, are refused."""
     found: dict[str, tarfile.TarInfo] = {}
-    size = 0
+    size, free = 0, shutil.disk_usage(Path("results") if Path("results").exists() else ".").free
     for member in tar:
         path = PurePosixPath(member.name)
         known = (path.parts[:1] == ("results",) and len(path.parts) > 2) or path.parts[:2] == RECORDS.parts
@@ -95,7 +95,7 @@ def members(tar: tarfile.TarFile) -> list[tarfile.TarInfo]:
             )
         found[member.name] = member
         size += member.size
-        if size > shutil.disk_usage(Path("results") if Path("results").exists() else ".").free:
+        if size > free:
             raise UserError(f"the archive needs more than {size / 1e9:.1f} GB, and the disk has less free; make room")
     files = [PurePosixPath(name) for name in found if name.startswith("results")]
     if len({path.parts[1] for path in files}) != 1:

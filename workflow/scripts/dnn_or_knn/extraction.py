@@ -333,6 +333,8 @@ def _read(job: Job, step: int) -> Any:
     try:
         return torch.load(job.checkpoints / name, map_location="cpu", weights_only=True)
     except (pickle.UnpicklingError, RuntimeError, EOFError) as error:
+        if devices.is_out_of_memory(error):
+            raise
         raise UserError(
             f"{job.checkpoints / name} holds something else than weights, and was not executed; delete {job.checkpoints} and "
             "train again"

@@ -221,8 +221,8 @@ def _nearest(
     settled = np.zeros(len(x), np.int64)
     chunk *= GENEROUS[x.rows.device.type]
     block = max(32, min(BLOCK[x.rows.device.type], chunk // (8 * len(y))))
+    groups = _plan(x, y, wanted, metric, labels, block)
     with _one_thread_each(x.rows.device) as threads:
-        groups = _plan(x, y, wanted, metric, labels, block)
         reach = max((count for group in groups for _, count in group.blocks), default=1)
         fit = max(1, chunk // (4 * reach * x.rows.shape[1]))
         workers, inner = (min(threads, len(groups), fit), 1) if len(groups) > 1 else (1, threads)
@@ -289,7 +289,7 @@ def _stage(
     if unlimited and 16 * width * (task.y.rows.shape[1] + 1) > chunk:
         tiles = _passing_tiles(task, group, dtype, chunk)
     else:
-        tiles = _cached_tiles(task, group, width, dtype)
+        tiles = _cached_tiles(task, group, width, dtype, threads)
     (queries, count), rest = blocks[0], blocks[1:]
     if not unlimited:
         rest = [(queries[PILOT:], count), *rest] if len(queries) > PILOT else rest
@@ -347,10 +347,10 @@ def _take(side: _Side, which: torch.Tensor | slice) -> _Side:
     return _Side(side.rows[which], None if side.zero is None else side.zero[which])
 
 
-def _cached_tiles(task: _Task, group: _Group, width: int, dtype: torch.dtype) -> Tiles:
+def _cached_tiles(task: _Task, group: _Group, width: int, dtype: torch.dtype, threads: int) -> Tiles:
     """Return a function that gives the first points of a group as one tile, kept from block to block."""
     points = task.y if group.points is None else _take(task.y, group.points[:width])
-    operand, _, worst = _operand(points, group.centre, task, dtype, side=1)
+    operand, _, worst = _operand(points, group.centre, task, dtype, side=1, threads=threads)
 
     def tiles(count: int) -> Iterator[tuple[int, torch.Tensor, float]]:
         yield 0, operand[:count], worst
@@ -443,31 +443,39 @@ def _to_centres(side: _Side, centres: torch.Tensor, metric: str) -> tuple[torch.
     error = _error(centres.shape[1], torch.float64, 0.0)
     middle = centres.mean(dim=0)
     c = centres - middle
-    for start in range(0, len(side), ROWS):
-        part = _take(side, slice(start, start + ROWS))
+    step = _rows_at_a_time(centres)
+    for start in range(0, len(side), step):
+        here = slice(start, start + step)
+        part = _take(side, here)
         rows = part.rows.double() - middle
         if metric == "l1":
             found = torch.cdist(rows, c, p=1.0)
             size = rows.abs().sum(dim=1, keepdim=True) + c.abs().sum(dim=1)
             slack = error * (found + size)
-            lower[start : start + ROWS], upper[start : start + ROWS] = (found - slack).clamp_min(0), found + slack
+            lower[here], upper[here] = (found - slack).clamp_min(0), found + slack
         else:
-            size = rows.square().sum(dim=1, keepdim=True) + c.square().sum(dim=1)
-            square = size - 2 * rows @ c.T
+            products = rows @ (2 * c).T
+            size = rows.square_().sum(dim=1, keepdim=True) + c.square().sum(dim=1)
+            square = size - products
             if part.zero is not None:
                 square += part.zero[:, None].double()
                 size += part.zero[:, None].double()
             slack = 2 * error * size + centres.shape[1] * torch.finfo(torch.float64).tiny
-            lower[start : start + ROWS] = (square - slack).clamp_min(0).sqrt()
-            upper[start : start + ROWS] = (square + slack).clamp_min(0).sqrt()
+            lower[here] = (square - slack).clamp_min(0).sqrt()
+            upper[here] = (square + slack).clamp_min(0).sqrt()
     return lower, upper
+
+
+def _rows_at_a_time(like: torch.Tensor) -> int:
+    """Return how many rows (…, d) in float64 stay in the CPU's cache, or keep a GPU busy."""
+    return max(1, (CACHED if like.device.type == "cpu" else 64 * CACHED) // like.shape[1])
 
 
 # ------------------------------------------------------------------------------------------------------ nomination
 
 
 def _operand(
-    points: _Side, centre: torch.Tensor, task: _Task, dtype: torch.dtype, *, side: int
+    points: _Side, centre: torch.Tensor, task: _Task, dtype: torch.dtype, *, side: int, threads: int = 1
 ) -> tuple[torch.Tensor, torch.Tensor, float]:
     """Return one side's factor of the products, its points' norms, and the worst relative rounding |x − x̃| / |x|.
 
@@ -482,8 +490,9 @@ def _operand(
     operand = torch.empty((rows, dimensions + parts), dtype=dtype, device=points.rows.device)
     norms = torch.empty(rows, dtype=torch.float64, device=operand.device)
     lost = torch.zeros_like(norms)
-    step = max(1, (CACHED if operand.device.type == "cpu" else 64 * CACHED) // dimensions)
-    for start in range(0, rows, step):
+    step = _rows_at_a_time(points.rows)
+
+    def fill(start: int) -> None:
         part = slice(start, start + step)
         exact = _scaled(_take(points, part), centre, task.scale)
         rounded = exact.to(dtype)
@@ -491,6 +500,8 @@ def _operand(
         if dtype == torch.bfloat16:
             lost[part] = (rounded - exact).square_().sum(dim=1)
         norms[part] = (exact.square_() if parts else exact.abs_()).sum(dim=1)
+
+    _in_threads(fill, list(range(0, rows, step)), threads)
     worst = float((lost / norms).nan_to_num_(0.0).max().sqrt())
     if points.zero is not None:
         norms += points.zero * task.scale**2
@@ -679,7 +690,7 @@ def direct(x: torch.Tensor, y: torch.Tensor, rows: torch.Tensor, columns: torch.
         left = (left + 1) // 2
     width = columns.shape[1]
     tail = torch.empty((columns.numel(), left), dtype=torch.float64, device=x.device)
-    step = max(1, (CACHED if x.device.type == "cpu" else 64 * CACHED) // (dimensions * width))
+    step = max(1, _rows_at_a_time(x) // width)
     for start in range(0, len(rows), step):
         part = columns[start : start + step]
         terms = y.index_select(0, part.reshape(-1)).double()

@@ -15,16 +15,19 @@ float64.
 step sets the sums right. It is preconditioned by the Kronecker product of XᵀX (later: of the points still uncertain)
 and the mean softmax Hessian over the points, which is the Hessian itself at W = 0; one eigendecomposition of each
 inverts it, so that memory is O(d² + K²), never d²K². Large problems are first solved in float32, whose result float64
-steps then finish and certify. Features are centred, which the intercepts take up. Every fit starts from W = 0.
+steps then finish and certify. Features are centred, which the intercepts take up. Every fit starts from W = 0 or, where
+training has collapsed the classes, from the optimum for points at their classes' means (`_from_means`).
 """
 
 from __future__ import annotations
 
+import functools
 import math
 from collections import deque
 from collections.abc import Iterator
 from dataclasses import dataclass
 
+import numpy as np
 import torch
 
 from .linear import ROWS, gram
@@ -44,6 +47,11 @@ PATIENCE = 30
 #: A skinny product runs several times faster if its columns fill registers: fewer classes than 64 are padded to a
 #: multiple of this.
 LANES = 16
+#: Squared distance of points from their class means, over that of these from the mean of all, up to which the optimum
+#: for the means is the better start.
+COLLAPSED = 0.5
+#: Gap of that optimum, as a part of the tolerance: what is left is then due to the points' distance from the means.
+MEANS_GAP = 1e-3
 #: Score of the classes that fill up; its exponential is 0.
 NOTHING = -1e30
 
@@ -68,15 +76,14 @@ class SoftmaxFit:
 class Points:
     """What fits on the same features share: features (N, d) minus their mean (d,), and their Gram matrix diagonalised.
 
-    `features` are as they came; `centred` holds them centred in the types in which they are held so; `values` (d,) and
-    `vectors` (d, d) diagonalise XᵀX, float64.
+    `features` are as they came; `centred` holds them centred in the types in which they are held so; `scatter` is the
+    sum of their squared distances from the mean.
     """
 
     features: torch.Tensor
     mean: torch.Tensor
     centred: dict[torch.dtype, torch.Tensor]
-    values: torch.Tensor
-    vectors: torch.Tensor
+    scatter: float
 
     @staticmethod
     def of(features: torch.Tensor, classes: int) -> Points:
@@ -85,14 +92,22 @@ class Points:
         types = [torch.float64] * (features.numel() <= KEPT[features.device.type])
         types += [torch.float32] * _single_first(features, classes)
         centred = {dtype: torch.empty(features.shape, dtype=dtype, device=features.device) for dtype in types}
-        scatter = gram(features[:0])
+        scatter = mean.new_zeros(())
         for start in range(0, len(features), ROWS):
             block = features[start : start + ROWS].double() - mean
-            scatter += gram(block)
             for held in centred.values():
                 held[start : start + ROWS] = block
+            scatter += block.square_().sum()
+        return Points(features, mean, centred, float(scatter))
+
+    @functools.cached_property
+    def spectrum(self) -> tuple[torch.Tensor, torch.Tensor]:
+        """Eigenvalues (d,) and eigenvectors (d, d) of XᵀX, float64."""
+        scatter = gram(self.features[:0])
+        for _, block in self.blocks(torch.float64):
+            scatter += gram(block)
         values, vectors = torch.linalg.eigh(scatter)
-        return Points(features, mean, centred, values.clamp(min=0), vectors)
+        return values.clamp(min=0), vectors
 
     def blocks(self, dtype: torch.dtype) -> Iterator[tuple[slice, torch.Tensor]]:
         """Yield the centred points in a type, some rows at a time, and which rows they are."""
@@ -162,24 +177,23 @@ def fit_softmax(
         wide = classes
     points = points or Points.of(features, classes)
     problem = Problem.of(points, labels, classes, wide, C)
-    weights = torch.zeros(features.shape[1], wide, dtype=torch.float64, device=features.device)
-    intercepts = problem.counts[:classes].log()
-    intercepts = torch.nn.functional.pad(intercepts - intercepts.mean(), (0, wide - classes))
+    weights, intercepts, (objective, gap) = _start(problem, tolerance)
     history: History = deque(maxlen=MEMORY)
-    taken = 0
-    if torch.float32 in points.centred:
-        weights, intercepts, _, taken = _descend(
+    taken = single = 0
+    if gap > tolerance and torch.float32 in points.centred:
+        weights, intercepts, _, single = _descend(
             problem, weights.float(), intercepts.float(), history, 0.5 * tolerance, limit
         )
         if not bool(weights.isfinite().all() and intercepts.isfinite().all()):
-            weights, intercepts = torch.zeros_like(weights), torch.zeros_like(intercepts)
+            weights, intercepts = _zero(problem)
             history.clear()
         history = deque(((s.double(), y.double()) for s, y in history), maxlen=MEMORY)
-    weights, intercepts, (objective, gap), more = _descend(
-        problem, weights.double(), intercepts.double(), history, tolerance, limit - taken
-    )
+    if gap > tolerance:
+        weights, intercepts, (objective, gap), taken = _descend(
+            problem, weights.double(), intercepts.double(), history, tolerance, limit - single
+        )
     weights, intercepts = weights[:, :classes], intercepts[:classes] - problem.points.mean @ weights[:, :classes]
-    return SoftmaxFit(weights, intercepts - intercepts.mean(), objective, gap, taken + more, taken)
+    return SoftmaxFit(weights, intercepts - intercepts.mean(), objective, gap, single + taken, single)
 
 
 def _single_first(features: torch.Tensor, classes: int) -> bool:
@@ -237,6 +251,11 @@ class Problem:
             pulled += block.T @ torch.nn.functional.one_hot(labels[rows], wide).double()
         minus_one = points.mean.new_full((len(labels), 1), -1.0)
         return Problem(points, labels, classes, wide, C, counts, pulled, pulled.sum(1), minus_one)
+
+    def at_zero(self) -> float:
+        """Return f at no weights and the intercepts that are best with them."""
+        counts = self.counts[: self.classes]
+        return self.C * float((counts * (counts.sum() / counts).log()).sum())
 
     def state(self, weights: torch.Tensor, intercepts: torch.Tensor) -> State:
         """Return the state at a model, in the weights' type."""
@@ -298,6 +317,81 @@ def certificate(problem: Problem, state: State, gradient: torch.Tensor, sums: to
     return 0.5 * _dot(mixed + weights, mixed + weights) + problem.C * t * max(divergence, 0.0)
 
 
+# --- the start --------------------------------------------------------------------------------------------------
+
+
+def _zero(problem: Problem) -> tuple[torch.Tensor, torch.Tensor]:
+    """Return no weights (d, K) and the intercepts (K,) that are best with them, float64."""
+    weights = torch.zeros_like(problem.pulled)
+    intercepts = problem.counts[: problem.classes].log()
+    return weights, torch.nn.functional.pad(intercepts - intercepts.mean(), (0, problem.wide - problem.classes))
+
+
+def _start(problem: Problem, tolerance: float) -> tuple[torch.Tensor, torch.Tensor, tuple[float, float]]:
+    """Return the weights (d, K) and intercepts (K,) to start from, float64, and their (f, relative gap) where it is known."""
+    means = _from_means(problem, MEANS_GAP * tolerance)
+    if means is not None:
+        weights, intercepts, found, _ = _descend(problem, *means, deque(), tolerance, 0)
+        if found[0] < problem.at_zero():
+            return weights, intercepts, found
+    return *_zero(problem), (math.inf, math.inf)
+
+
+def _from_means(problem: Problem, tolerance: float) -> tuple[torch.Tensor, torch.Tensor] | None:
+    """Return the optimum, weights (d, K) and intercepts (K,), for points that all lie at the mean of their class.
+
+    Points at distance ε from their mean change its gradient by O(ε²) alone, since the first order cancels within a class: on
+    collapsed features this is the optimum. It is that of K weighted points, whose weights are combinations of the means: a
+    small problem, left to SciPy. None: the points are few, or lie too far from their means for this to help.
+    """
+    classes, C = problem.classes, problem.C
+    counts = problem.counts[:classes]
+    means = problem.pulled[:, :classes] / counts
+    between = float((counts * means.square().sum(0)).sum())
+    if torch.float32 not in problem.points.centred or problem.points.scatter > (1 + COLLAPSED) * between:
+        return None
+    from scipy.optimize import minimize  # a quarter of a second of a short job
+    from threadpoolctl import threadpool_limits
+
+    basis, triangle = torch.linalg.qr(means)
+    points, number, own = triangle.T.cpu().numpy(), counts.cpu().numpy(), np.arange(classes)
+    last = np.zeros(2)
+
+    def objective(model: np.ndarray) -> tuple[float, np.ndarray]:
+        weights, intercepts = np.split(model, [points.shape[1] * classes])
+        scores = points @ weights.reshape(-1, classes) + intercepts
+        scores -= scores.max(axis=1, keepdims=True)
+        residual = np.exp(scores)
+        sums = residual.sum(axis=1, keepdims=True)
+        value = C * float(number @ (np.log(sums)[:, 0] - scores[own, own])) + 0.5 * float(weights @ weights)
+        residual /= sums
+        residual[own, own] -= 1
+        residual *= C * number[:, None]
+        gradient = np.concatenate([(points.T @ residual).ravel() + weights, residual.sum(axis=0)])
+        last[:] = value, 0.5 * float(gradient @ gradient)
+        return value, gradient
+
+    def stop(xk: np.ndarray) -> None:
+        if last[1] <= tolerance * last[0]:
+            raise StopIteration
+
+    start = np.concatenate([np.zeros(points.shape[1] * classes), np.log(number)])
+    with threadpool_limits(1, "blas"):  # on products this small, threads would spend their time waiting for each other
+        model = minimize(
+            objective,
+            start,
+            jac=True,
+            method="L-BFGS-B",
+            callback=stop,
+            options={"maxiter": 1000, "maxcor": MEMORY, "ftol": 0.0, "gtol": 0.0},
+        ).x
+    weights, intercepts = np.split(model, [points.shape[1] * classes])
+    lifted = basis @ torch.as_tensor(weights.reshape(-1, classes), device=basis.device)
+    biases = torch.as_tensor(intercepts, device=basis.device)
+    pad = (0, problem.wide - classes)
+    return torch.nn.functional.pad(lifted, pad), torch.nn.functional.pad(biases, pad)
+
+
 # --- the descent ------------------------------------------------------------------------------------------------
 
 #: Pairs of a step in W and what it changed in the gradient of min_b f.
@@ -321,7 +415,7 @@ def _descend(
     state = problem.state(weights, intercepts)
     best, best_gap, best_objective, waited, step = state, math.inf, math.inf, 0, 0
     before: tuple[torch.Tensor, torch.Tensor] | None = None
-    geometry = Geometry(problem.points.values, problem.points.vectors, None)
+    geometry: Geometry | None = None
     precondition: Preconditioner | None = None
     while True:
         curvature = problem.curvature(state.softmax)
@@ -347,6 +441,7 @@ def _descend(
                 history.append((moved, change))
         if step >= REWEIGH and step % REWEIGH == 0 and (step // REWEIGH).bit_count() == 1:
             geometry = Geometry.of(problem, state)
+        geometry = geometry or Geometry(*problem.points.spectrum, None)
         if precondition is None or step < REFRESH or step % REFRESH == 0:
             precondition = Preconditioner.of(problem, state, geometry)
         direction = -_quasi_newton(gradient, history, precondition)
@@ -411,7 +506,7 @@ class Geometry:
         dtype = state.softmax.dtype
         uncertainty = 1 - state.softmax.square().sum(1)
         mean = float(uncertainty.mean().clamp(min=1e-30))
-        scatter = torch.zeros_like(problem.points.vectors)
+        scatter = torch.zeros_like(problem.points.spectrum[1])
         for rows, block in problem.points.blocks(dtype):
             scatter += gram(block, uncertainty[rows] / mean, dtype=dtype)
         values, vectors = torch.linalg.eigh(scatter)

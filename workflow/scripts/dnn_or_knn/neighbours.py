@@ -44,13 +44,14 @@ LOST = 2.0**-1074
 BLOCK = {"cpu": 512, "cuda": 4096}
 GENEROUS = {"cpu": 1, "cuda": 8}
 #: Queries that are tried before the others of a group.
-PILOT = 64
+PILOT = 32
 #: Fewer training points than this are not worth dividing by class.
 SMALL = 2000
 #: Terms of a sum from which on the sums of many pairs are worked out together.
 TAIL = 24
-#: Numbers that are worked on at a time where differences are taken directly: 1 MiB in float64, about a CPU's L2 cache.
-CACHED = 2**17
+#: Numbers that are worked on at a time, 2 MiB in float64: fewer would fit a CPU's L2 cache, but threads then wait more
+#: for their turn to call than they save.
+CACHED = 2**18
 
 
 class Found(NamedTuple):

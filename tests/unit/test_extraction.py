@@ -23,6 +23,7 @@ from conftest import SCRIPTS
 from dnn_or_knn import cli, devices, extraction, files, networks
 from dnn_or_knn.code import code_digest
 from dnn_or_knn.errors import Interrupted, UserError
+from simulated_cuda import CUDA, simulated
 
 WRN = {"module": "wrn", "depth": 10, "width": 1, "activation": "leaky_relu"}
 STEPS = [0, 3, 6]
@@ -579,6 +580,29 @@ def test_features_on_a_gpu_are_those_of_the_cpu(made, tmp_path, monkeypatch, pre
             first, second = (files.read_npy(tmp_path / which / name.format(step)) for which in ("cpu", "gpu"))
             assert second.dtype == np.float32
             np.testing.assert_allclose(second, first, rtol=tolerance, atol=tolerance * np.abs(first).max())
+
+
+@pytest.mark.parametrize("layers", [["embedding"], "hidden"])
+@pytest.mark.parametrize(("precision", "tolerance"), [("float32", 1e-5), ("bf16", 5e-2), ("float64", 1e-6)])
+def test_features_on_a_simulated_gpu_are_those_of_the_cpu(made, tmp_path, monkeypatch, precision, tolerance, layers):
+    spec = {"precision": "float64" if precision == "float64" else "float32", "layers": layers}
+    assert run(made, tmp_path / "cpu", spec) == 0
+    monkeypatch.setattr(devices, "resolve", lambda _: CUDA)
+    monkeypatch.setattr(torch.cuda.amp.common, "amp_definitely_not_available", lambda: False)
+    monkeypatch.setattr(torch.cuda, "is_bf16_supported", lambda **_: True)
+    with simulated() as device:
+        assert run(made, tmp_path / "gpu", spec | {"precision": precision}, "--batch-size", "7") == 0
+    listing = files.read_json(tmp_path / "cpu" / "features" / "shard.json")["files"]
+    for name in listing:
+        first, second = (files.read_npy(tmp_path / which / "features" / "shard" / name) for which in ("cpu", "gpu"))
+        assert second.dtype == np.float32
+        np.testing.assert_allclose(second, first, rtol=tolerance, atol=tolerance * np.abs(first).max())
+        if precision == "bf16" and "_input_" not in name:
+            assert not np.allclose(second, first, rtol=1e-4)  # it was bf16
+    # There go the network, the images and each evaluation's weights; back come its arrays, and whether they are finite.
+    there = len(made.models[0].state_dict()) * (1 + len(STEPS)) + 2
+    back = sum("_input_" not in name for name in listing) + 2 * len(STEPS) + 2 * len(STEPS)
+    assert device.waits == {"copy": there + back}
 
 
 @pytest.mark.gpu

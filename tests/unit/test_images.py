@@ -11,6 +11,7 @@ from dnn_or_knn import images
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from hypothesis.extra import numpy as hnp
+from simulated_cuda import simulated
 
 PIXELS = hnp.arrays(
     np.uint8,
@@ -83,6 +84,23 @@ def test_augmentation_does_not_care_about_memory_format():
     offsets, flips = images.draws(0, 0, 5, pad=2)
     strided = pixels.contiguous(memory_format=torch.channels_last)
     assert torch.equal(images.augment(strided, offsets, flips, pad=2), images.augment(pixels, offsets, flips, pad=2))
+
+
+def test_a_simulated_gpu_draws_and_augments_the_same_and_is_not_waited_for():
+    pixels = torch.randint(0, 256, (5, 3, 6, 6), dtype=torch.uint8)
+
+    def everything(images_: torch.Tensor, step: torch.Tensor) -> list[torch.Tensor]:
+        offsets, flips = images.draws(9, step, 5, pad=2, device=images_.device)
+        made = images.augment(images_, offsets, flips, pad=2)
+        return [offsets, flips, made, images.standardize(made.contiguous(memory_format=torch.channels_last))]
+
+    here = everything(pixels, torch.tensor([70]))
+    with simulated() as device:
+        arguments = pixels.to("cuda"), torch.tensor([70]).to("cuda")
+        device.waits.clear()
+        there = everything(*arguments)
+        assert not device.waits
+        assert all(torch.equal(a, b.cpu()) for a, b in zip(here, there, strict=True))
 
 
 def splitmix(x: int) -> int:

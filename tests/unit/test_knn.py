@@ -16,6 +16,7 @@ from dnn_or_knn.neighbours import search
 from dnn_or_knn.probes import ProbeResult, check_input, knn, load, one_class, spread
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from simulated_cuda import simulated
 from sklearn.neighbors import NearestNeighbors
 
 METRICS = ("l2", "l1", "cosine")
@@ -349,6 +350,38 @@ def test_cuda_finds_the_same_neighbours(metric: str, spread_: float) -> None:
     features, labels = clusters(3000, 100, spread_)
     here, there = (search(features, None, 30, metric=metric, labels=labels, device=d) for d in ("cpu", "cuda"))
     assert np.array_equal(here.neighbours, there.neighbours) and np.array_equal(here.distances, there.distances)
+
+
+@pytest.mark.parametrize("metric", METRICS)
+@pytest.mark.parametrize(
+    "kind", ["random", "dead", "duplicates", "lattice", "equal", "zero", "far from 0", "of all sizes"]
+)
+def test_a_simulated_gpu_finds_the_same_neighbours(kind: str, metric: str) -> None:
+    features = KINDS[kind](300, 70).astype(np.float32)
+    for queries in (None, features[200:]):
+        near, far = truth(features, queries, 20, metric)
+        with simulated():
+            found = search(features, queries, 20, metric=metric, device="cuda")
+        assert np.array_equal(found.neighbours, near) and np.array_equal(found.distances, far)
+
+
+@pytest.mark.parametrize("metric", METRICS)
+@pytest.mark.parametrize("spread_", [1e-2, 1e-7])
+@pytest.mark.parametrize("chunk_mib", [1, 256])
+def test_a_simulated_gpu_searches_class_by_class(
+    monkeypatch: pytest.MonkeyPatch, spread_: float, metric: str, chunk_mib: int
+) -> None:
+    """Collapsed classes, with all stages, in one tile or in many."""
+    monkeypatch.setattr(neighbours, "SMALL", 100)
+    monkeypatch.setitem(neighbours.GENEROUS, "cuda", 1 if chunk_mib == 1 else 8)
+    features, labels = clusters(900, 40, spread_)
+    here = search(features, None, 12, metric=metric, labels=labels)
+    with simulated() as device:
+        there = search(features, None, 12, metric=metric, labels=labels, device="cuda", chunk_mib=chunk_mib)
+    assert here.covered == there.covered < 0.5 and "bfloat16" not in there.settled
+    assert np.array_equal(here.neighbours, there.neighbours) and np.array_equal(here.distances, there.distances)
+    # A few looks at each class, a few at each of its blocks of queries; none at single queries.
+    assert sum(device.waits.values()) < 100 * len(np.unique(labels))
 
 
 def test_memory_is_bounded_by_the_chunk() -> None:

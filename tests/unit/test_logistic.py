@@ -16,6 +16,7 @@ from dnn_or_knn.softmax import evaluate as evaluate_softmax
 from dnn_or_knn.softmax import fit_softmax
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from simulated_cuda import simulated
 
 OBJECTIVES = [("multinomial", "l2"), ("ovr", "l2"), ("ovr", "l1")]
 
@@ -113,6 +114,35 @@ def test_cuda_reaches_the_same_optimum(
     for split in ("train", "test"):
         name = f"{split}_probabilities"
         np.testing.assert_allclose(there.arrays[name], here.arrays[name], atol=1e-3)
+
+
+@pytest.mark.parametrize("backend", ["exact", "reference"])
+@pytest.mark.parametrize(("multiclass", "penalty"), OBJECTIVES)
+@pytest.mark.parametrize("large", [False, True])
+def test_a_simulated_gpu_reaches_the_same_optimum(
+    multiclass: str, penalty: str, large: bool, backend: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """As they are, and as if large: float32 goes first, and blocks are converted at each product."""
+    if large:
+        monkeypatch.setattr(softmax, "SINGLE", 0)
+        monkeypatch.setattr(softmax, "KEPT", {"cpu": 0, "cuda": 0})
+        monkeypatch.setattr(softmax, "REWEIGH", 5)
+    train, labels, test = blobs(n=120)
+    options = {"multiclass": multiclass, "penalty": penalty, "tolerance": 1e-8, "backend": backend}
+    here = run(train, labels, test, classes=4, options=options, seed=0, device="cpu")
+    with simulated() as device:
+        there = run(train, labels, test, classes=4, options=options, seed=0, device="cuda")
+    assert there.report["converged"] == here.report["converged"] == (backend == "exact" or here.report["gap"] <= 1e-8)
+    assert there.report["gap"] == pytest.approx(here.report["gap"], abs=1e-9)
+    assert there.report["objective"] == pytest.approx(here.report["objective"], rel=2e-8)
+    for split in ("train", "test"):
+        name = f"{split}_probabilities"
+        np.testing.assert_allclose(there.arrays[name], here.arrays[name], atol=1e-5)
+    # Steps look at numbers, never at points: features go there, and what is kept comes back.
+    fits = 1 if multiclass == "multinomial" else 4
+    if backend == "exact":
+        assert device.waits["copy"] <= 10 + fits
+        assert sum(device.waits.values()) < 60 * fits * (1 + there.report["iterations"])
 
 
 def test_equal_calls_give_equal_bits_and_a_class_without_points_has_probability_zero() -> None:

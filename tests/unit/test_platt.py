@@ -10,6 +10,7 @@ from dnn_or_knn.seeds import generator
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from scipy.optimize import minimize
+from simulated_cuda import simulated
 from sklearn.calibration import _SigmoidCalibration
 
 
@@ -68,6 +69,25 @@ def test_padding_and_company_do_not_matter() -> None:
     together = platt.fit_sigmoids(padded, outside)
     for one, two in zip(alone, together, strict=True):
         torch.testing.assert_close(two[1], one[0], rtol=1e-9, atol=1e-9)
+
+
+def test_a_simulated_gpu_fits_the_same_sigmoids_and_couples_the_same() -> None:
+    given = [scores_and_signs(seed, 50, 1.0, 2.0) for seed in range(6)]
+    scores, signs = (torch.as_tensor(np.stack(part)) for part in zip(*given, strict=True))
+    pairs = torch.combinations(torch.arange(4))
+
+    def everything(device: str) -> list[torch.Tensor]:
+        slope, offset = platt.fit_sigmoids(scores.to(device), signs.to(device))
+        pairwise = platt.sigmoid(scores.T.to(device), slope, offset)
+        coupled = platt.couple(pairwise, pairs.to(device), 4)
+        return [slope, offset, coupled, platt.normalised_sigmoids(scores.T.to(device), slope, offset)]
+
+    here = everything("cpu")
+    with simulated() as device:
+        there = [tensor.cpu() for tensor in everything("cuda")]
+    for one, other in zip(here, there, strict=True):
+        torch.testing.assert_close(other, one, rtol=1e-9, atol=1e-9)
+    assert device.waits["_local_scalar_dense"] < 100  # all problems at once
 
 
 @pytest.mark.parametrize("constant", [0.0, -1.0, 7e5])

@@ -15,6 +15,7 @@ from dnn_or_knn.seeds import generator
 from hypothesis import example, given, settings
 from hypothesis import strategies as st
 from scipy.optimize import minimize
+from simulated_cuda import simulated
 from sklearn.calibration import CalibratedClassifierCV
 from sklearn.model_selection import PredefinedSplit
 from sklearn.svm import SVC, LinearSVC
@@ -216,6 +217,33 @@ def test_cuda_reaches_the_same_optimum(loss: str, multiclass: str, distance: flo
     for split in ("train", "test"):
         name = f"{split}_probabilities"
         np.testing.assert_allclose(there.arrays[name], here.arrays[name], atol=2e-3)
+
+
+@pytest.mark.parametrize(("loss", "multiclass"), COMBINATIONS)
+@pytest.mark.parametrize("shape", ["wide", "random labels", "collapsed", "reference"])
+def test_a_simulated_gpu_reaches_the_same_optimum(loss: str, multiclass: str, shape: str) -> None:
+    train, labels = {
+        "wide": lambda: blobs(30, 50, 3),
+        "random labels": lambda: blobs(150, 6, 3, distance=0.0),
+        "collapsed": lambda: collapsed(90, 20, 3),
+        "reference": lambda: blobs(60, 5, 3),
+    }[shape]()
+    options = {"loss": loss, "multiclass": multiclass, "platt_folds": 2}
+    options["backend"] = "reference" if shape == "reference" else "exact"
+    here = svm.run(train, labels, train[:20], classes=3, options=options, seed=3, device="cpu")
+    with simulated() as device:
+        there = svm.run(train, labels, train[:20], classes=3, options=options, seed=3, device="cuda")
+    assert there.report["converged"] == here.report["converged"]
+    assert there.report["gap"] == pytest.approx(here.report["gap"], abs=1e-9)
+    assert there.report["objective"] == pytest.approx(here.report["objective"], rel=2e-6)
+    for split in ("train", "test"):
+        name = f"{split}_probabilities"
+        np.testing.assert_allclose(there.arrays[name], here.arrays[name], atol=2e-3)
+        assert np.array_equal(there.arrays[f"{split}_decision"], here.arrays[f"{split}_decision"])
+    if shape != "reference":
+        check(there, 3)
+        # Some looks at each step of all problems together, and at each problem where its factor is made anew.
+        assert sum(device.waits.values()) < 60 * 6 * (3 + there.report["iterations"])
 
 
 def test_gap_of_a_bad_fit_is_large() -> None:

@@ -30,6 +30,7 @@ from dnn_or_knn.seeds import generator
 from dnn_or_knn.trainer import COMPILE_STEPS, PLAN, Images, Trainer, batches, epoch_order, learning_rate
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from simulated_cuda import CUDA, Event, simulated
 from tiny_training import (
     CLASSES,
     COUNT,
@@ -276,6 +277,61 @@ def test_a_step_for_a_gpu_stays_there_and_asks_it_for_nothing(monkeypatch, netwo
             float(loss)  # the fakes do notice
     trainer.close()
     assert sorted(updated) == sorted(name for name, _ in net.named_parameters())
+
+
+@pytest.mark.parametrize("network", [WRN, LENET, MLP | {"normalize_embedding": True}], ids=["wrn", "lenet", "mlp"])
+def test_steps_on_a_simulated_gpu_are_those_of_the_cpu_and_wait_for_nothing(monkeypatch, network):
+    """Batches, augmentation, forward pass, update, losses and states; the gradients, which it has not, are the CPU's."""
+    monkeypatch.setattr(torch.cuda, "Event", Event)
+    monkeypatch.setattr(torch.cuda, "current_stream", lambda *_: None)
+    monkeypatch.setattr(trainer_module, "PLAN", 16)
+    monkeypatch.setattr(trainer_module, "READ_EVERY", 4)
+    changes = {"steps": 200, "decay_at": [7, 18], "precision": "float64"}
+    cpu = trainer_of(network, **changes)
+    gradients: dict[str, torch.Tensor] = {}
+    update = cpu._update
+
+    def updated(loss: torch.Tensor, correct: torch.Tensor) -> None:
+        gradients.update({name: p.grad.clone() for name, p in cpu.network.named_parameters()})
+        update(loss, correct)
+
+    monkeypatch.setattr(cpu, "_update", updated)
+    with simulated() as device:
+
+        def gpu_trainer() -> Trainer:
+            built = networks.create(network, channels=3, size=SIZE, classes=CLASSES, seed=3)
+            data = Images(*(tensor.to(CUDA) for tensor in pictures()))
+            return Trainer(built, settings_of(**changes), data, seed=3, device=CUDA, precision="float64")
+
+        def both(gpu: Trainer, steps: int) -> None:
+            for _ in range(steps):
+                cpu.advance()
+                theirs = {name: gradient.to(CUDA) for name, gradient in gradients.items()}
+
+                def backward(loss: torch.Tensor, theirs: dict[str, torch.Tensor] = theirs) -> None:
+                    for name, parameter in gpu.network.named_parameters():
+                        parameter.grad = theirs[name]
+
+                device.waits.clear()
+                with monkeypatch.context() as patch:
+                    patch.setattr(torch.Tensor, "backward", backward)
+                    gpu.advance()
+                assert not device.waits
+
+        gpu = gpu_trainer()
+        both(gpu, 20)
+        assert gpu.accuracy(gpu._data, 65) == cpu.accuracy(pictures(), 65)
+        again = gpu_trainer()
+        again.restore(gpu.snapshot())
+        both(again, 14)  # in the middle of a plan
+        # The fused kernel of a GPU takes the learning rate in float32.
+        assert distance(again.weights(), cpu.weights()) < 1e-6
+        found = gpu.read(wait=True) + again.read(wait=True)
+    expected = cpu.read(wait=True)
+    assert [right for _, right in found] == [right for _, right in expected]
+    assert [loss for loss, _ in found] == pytest.approx([loss for loss, _ in expected], rel=1e-6)
+    for trainer in (cpu, gpu, again):
+        trainer.close()
 
 
 @pytest.mark.parametrize("precision", ["float64", "bf16"])

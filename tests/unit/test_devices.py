@@ -10,10 +10,11 @@ import sys
 from pathlib import Path
 from typing import IO
 
+import numpy as np
 import pytest
 import torch
 from conftest import SCRIPTS
-from dnn_or_knn import devices
+from dnn_or_knn import devices, neighbours
 from dnn_or_knn.errors import Interrupted, UserError
 
 GPUS = ["GPU-aaaa-1", "GPU-bbbb-2", "GPU-cccc-3"]
@@ -214,6 +215,17 @@ def test_precision_on_the_cpu():
         with devices.autocast(name, cpu):
             assert (x @ x).dtype == expected
     assert devices.dtype("float64") == torch.float64 and devices.dtype("bf16") == torch.float32
+
+
+def test_precisions_may_follow_one_another_with_exact_products_between():
+    features = np.random.default_rng(0).normal(size=(20, 3)).astype(np.float32)
+    try:
+        for name in ("tf32", "float32", "tf32", "tf32", "bf16"):
+            devices.set_precision(name, torch.device("cpu"))
+            neighbours.search(features, None, 3)
+            assert torch.backends.cuda.matmul.allow_tf32 is (name == "tf32")
+    finally:
+        devices.set_precision("float32", torch.device("cpu"))
 
 
 def test_compilation_falls_back_once_and_for_good():

@@ -17,6 +17,7 @@ from typing import Any
 
 import numpy as np
 import pytest
+import torch
 from conftest import SCRIPTS
 from dnn_or_knn import cli, files, probes
 from dnn_or_knn.errors import UserError
@@ -248,6 +249,7 @@ def test_features_that_were_let_go_are_made_again_or_the_job_stops(
         if not same:
             manifest["files"]["step000000_input_test.npy"]["sha256"] = "0" * 64
         files.write_json(args.manifest, manifest)
+        torch.backends.cuda.matmul.allow_tf32 = True  # as at `precision: tf32`
 
     import features
 
@@ -259,6 +261,7 @@ def test_features_that_were_let_go_are_made_again_or_the_job_stops(
         script.main(job)
         assert (run / "knn.json").read_bytes() == (run / "before.json").read_bytes()
         assert files.read_json(run / "knn.provenance.json")["features_extracted_again"]
+        assert not torch.backends.cuda.matmul.allow_tf32
     else:
         with pytest.raises(UserError, match=r"extracted again are not those that .*features\.json lists"):
             script.main(job)

@@ -45,6 +45,7 @@ def main(args: argparse.Namespace) -> None:
     layers = spec["layers"] or [layer["name"] for layer in extracted["layers"]]
     features = available(args, extracted["files"])
     device = devices.resolve(args.device)
+    devices.set_precision("float32", device)  # a fit must not depend on what an extraction before it allowed
     fit = probes.load(spec["module"])
     state = open_state(args.state, spec)
     names = [(f"step{step:06d}_{layer}", step, layer) for step in spec["steps"] for layer in layers]

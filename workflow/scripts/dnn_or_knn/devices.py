@@ -233,6 +233,8 @@ def set_precision(wanted: str, device: torch.device) -> str:
         raise UserError(
             f"precision is '{wanted}' but must be auto, float32, tf32, bf16 or float64; correct `precision`"
         )
+    # Of every library first: torch refuses to tell a precision that differs between them.
+    torch.set_float32_matmul_precision("highest")
     torch.backends.cuda.matmul.allow_tf32 = wanted == "tf32"
     torch.backends.cudnn.allow_tf32 = wanted == "tf32"
     return wanted

@@ -255,7 +255,14 @@ def dtype(precision: str) -> torch.dtype:
 # Memory and compilation.
 
 #: How the CPU's allocator, CUDA's, the driver's, and the libraries' own put it.
-OUT_OF_MEMORY = ("can't allocate memory", "CUDA out of memory", "CUDA error: out of memory", "STATUS_ALLOC_FAILED")
+OUT_OF_MEMORY = (
+    "can't allocate memory",
+    "CUDA out of memory",
+    "CUDA error: out of memory",
+    "Triton Error [CUDA]: out of memory",
+    "STATUS_ALLOC_FAILED",
+    "DEVICE_ALLOCATION_FAILED",
+)
 
 
 def is_out_of_memory(error: BaseException) -> bool:

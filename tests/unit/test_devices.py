@@ -275,6 +275,23 @@ def test_nothing_is_compiled_for_the_cpu():
     assert devices.compiled(function, torch.device("cpu")) is function
 
 
+@pytest.mark.parametrize("same_bits", [False, True])
+def test_compilation_leaves_no_choice_to_a_stopwatch_where_bits_count(monkeypatch, same_bits):
+    from torch._inductor import compile_fx
+
+    seen = []
+
+    def compile_inner(*_: object, **__: object) -> None:
+        seen.append(torch._inductor.config.deterministic)
+        raise ValueError("no GPU")
+
+    monkeypatch.setattr(compile_fx, "_compile_fx_inner", compile_inner)
+    compiled = devices.compiled(lambda x: x.mean(1), torch.device("cuda"), same_bits=same_bits)
+    assert compiled(torch.ones(2, 3)).tolist() == [1.0, 1.0]
+    torch.compiler.reset()
+    assert seen == [same_bits]
+
+
 @pytest.mark.parametrize(
     "error, expected",
     [

@@ -605,6 +605,29 @@ def test_features_on_a_simulated_gpu_are_those_of_the_cpu(made, tmp_path, monkey
     assert device.waits == {"copy": there + back}
 
 
+def test_a_shard_that_is_compiled_is_compiled_when_it_goes_on(made, tmp_path, monkeypatch):
+    """Or its last evaluations would be other bits than those of a job that was not interrupted."""
+    compiled = []
+    monkeypatch.setattr(devices, "resolve", lambda _: CUDA)
+    monkeypatch.setattr(devices, "compiled", lambda forward, *_, **options: compiled.append(options) or forward)
+    monkeypatch.setattr(extraction, "_flop", lambda *_: 1.0)
+    monkeypatch.setattr(extraction, "COMPILE_FROM", len(STEPS) * (TRAIN + TEST))
+    write, written = extraction._write, []
+
+    def interrupted(job: extraction.Job, step: int, arrays: dict[str, np.ndarray]) -> dict[str, Any]:
+        written.append(step)
+        if written == STEPS[:2]:
+            raise UserError("the disk is full")
+        return write(job, step, arrays)
+
+    monkeypatch.setattr(extraction, "_write", interrupted)
+    with simulated():
+        assert run(made, tmp_path) != 0
+        assert run(made, tmp_path) == 0
+    assert written[:2] == STEPS[:2] and sorted(written[-2:]) == STEPS[1:]
+    assert compiled == [{"same_bits": True}] * 2
+
+
 @pytest.mark.gpu
 @pytest.mark.skipif(not torch.cuda.is_available(), reason="needs a CUDA device")
 @pytest.mark.parametrize("precision", ["float32", "bf16"])

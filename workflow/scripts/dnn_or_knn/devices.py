@@ -17,7 +17,7 @@ import tempfile
 import time
 from collections.abc import Callable, MutableMapping
 from pathlib import Path
-from typing import IO, ParamSpec, TypeVar
+from typing import IO, Any, ParamSpec, TypeVar
 
 import torch
 
@@ -272,15 +272,18 @@ def is_out_of_memory(error: BaseException) -> bool:
     return isinstance(error, RuntimeError) and any(words in str(error) for words in OUT_OF_MEMORY)
 
 
-def compiled(function: Callable[P, R], device: torch.device) -> Callable[P, R]:
+def compiled(function: Callable[P, R], device: torch.device, *, same_bits: bool = False) -> Callable[P, R]:
     """Return `function` compiled by torch.compile on a GPU, as it is on the CPU.
+
+    same_bits: whether every compilation is to compute the same bits; else a stopwatch chooses how sums are divided.
 
     Where the first compiled call fails (no C compiler, a GPU that Triton does not know) the plain function takes over,
     with one line in the log; so `function` must not change its arguments. Out of memory passes.
     """
     if device.type != "cuda":
         return function
-    return with_fallback(torch.compile(function, dynamic=False), function)
+    options: dict[str, Any] | None = {"deterministic": True} if same_bits else None
+    return with_fallback(torch.compile(function, dynamic=False, options=options), function)
 
 
 def with_fallback(fast: Callable[P, R], plain: Callable[P, R]) -> Callable[P, R]:

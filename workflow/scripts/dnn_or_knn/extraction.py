@@ -232,8 +232,10 @@ def extract(job: Job, *, device: torch.device, precision: str, batch_size: int) 
     splits = {name: _resident(pixels, device) for name, pixels in job.splits.items()}
     per_step = sum(map(len, splits.values()))
     with torch.no_grad(), ThreadPoolExecutor(1) as reader, ThreadPoolExecutor(1) as writer:
-        if device.type == "cuda" and todo and _flop(forward, splits["train"]) * per_step * len(todo) >= COMPILE_FROM:
-            forward = devices.compiled(forward, device)
+        # Of the whole shard, finished or not, so that a job that goes on computes the bits of one that was not interrupted.
+        work = len(job.steps) * per_step
+        if device.type == "cuda" and todo and _flop(forward, splits["train"]) * work >= COMPILE_FROM:
+            forward = devices.compiled(forward, device, same_bits=True)
         progress = Progress("features", per_step * len(todo), "images")
         reading = reader.submit(_read, job, todo[0]) if todo else None
         writing: Future[dict[str, Any]] | None = None

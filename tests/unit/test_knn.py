@@ -403,6 +403,32 @@ def test_memory_is_bounded_by_the_chunk() -> None:
     assert max(taken) <= 2 * 2**20 and peak < 16 * 2**20  # all pairs would be 144 MB
 
 
+@pytest.mark.parametrize("metric", METRICS)
+def test_of_points_that_no_product_tells_apart_a_few_pairs_are_held_at_a_time(
+    monkeypatch: pytest.MonkeyPatch, metric: str
+) -> None:
+    """Two points far apart, each a cloud too small for float64 products: half of all pairs are nominated."""
+    random = np.random.default_rng(2)
+    features = np.where(random.random((200, 1)) < 0.5, 1.0, -1.0) * np.arange(1, 41) + 1e-9 * random.normal(
+        size=(200, 40)
+    )
+    whole = search(features, None, 3, metric=metric)
+    empty, held = torch.empty, []
+
+    def counting(*size: object, **options: object) -> torch.Tensor:
+        made = empty(*size, **options)
+        held.append(made.numel() if made.dtype == torch.float64 and made.shape[1:] == (20,) else 0)
+        return made
+
+    monkeypatch.setitem(neighbours.HELD, "cpu", 20 * 400)
+    monkeypatch.setattr(torch, "empty", counting)
+    parts = assert_true(features, None, 3, metric)
+    assert 0 < max(held) <= 20 * 400
+    if metric != "l1":
+        assert whole.settled["float64"] == 1.0
+    assert np.array_equal(parts.distances, whole.distances)
+
+
 # The probe.
 
 

@@ -49,6 +49,8 @@ PILOT = 32
 SMALL = 2000
 #: Terms of a sum from which on the sums of many pairs are worked out together.
 TAIL = 24
+#: Numbers that these sums may hold, by device: 64 MiB and 512 MiB, twice.
+HELD = {"cpu": 2**23, "cuda": 2**26}
 #: Numbers that are worked on at a time, 2 MiB in float64: fewer would fit a CPU's L2 cache, but threads then wait more
 #: for their turn to call than they save.
 CACHED = 2**18
@@ -690,6 +692,10 @@ def direct(x: torch.Tensor, y: torch.Tensor, rows: torch.Tensor, columns: torch.
     while left > TAIL:
         left = (left + 1) // 2
     width = columns.shape[1]
+    most = max(1, HELD[x.device.type] // (left * max(1, width)))
+    if len(rows) > most:
+        parts = zip(rows.split(most), columns.split(most), strict=True)
+        return torch.cat([direct(x, y, *part, metric) for part in parts])
     tail = torch.empty((columns.numel(), left), dtype=torch.float64, device=x.device)
     step = max(1, _rows_at_a_time(x) // width)
     for start in range(0, len(rows), step):

@@ -185,6 +185,13 @@ def test_small_and_odd_problems_have_a_result(
     json.dumps(result.report, allow_nan=False)
 
 
+@pytest.mark.parametrize("seed", range(6))
+def test_two_large_points_are_told_apart(seed: int) -> None:
+    """The sums of their probabilities are both a last digit above 1, or below."""
+    train = (1e4 * np.random.default_rng(seed).normal(size=(2, 3)) + 1e4).astype(np.float32)
+    assert fit(train, np.array([0, 1]), train).report["converged"]
+
+
 def test_one_class_constant_features_and_pca() -> None:
     train, labels, test = blobs()
     single = fit(train, np.full(len(labels), 3), test)

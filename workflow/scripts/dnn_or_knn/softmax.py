@@ -307,6 +307,8 @@ def certificate(problem: Problem, state: State, gradient: torch.Tensor, sums: to
         return 0.5 * _dot(gradient, gradient)
     size = len(problem.labels)
     q = ((counts - (1 - t) * columns) / (t * size)).clamp(min=0)
+    if not bool(q.any()):  # every sum is too large, by a last digit: there is nothing to mix in
+        return 0.5 * _dot(gradient, gradient)
     q = q / q.sum()
     weights = state.weights[:, inside].double()
     mixed = (1 - t) * (gradient[:, inside].double() - weights)

@@ -557,8 +557,8 @@ def _threshold(
     Rounding to `dtype` is monotone, so that the last rounding of a product needs no allowance.
     """
     error, allowed = _error(dimensions, dtype, sum(rounding)), _error(dimensions, dtype, 2 * rounding[1])
-    if not math.isfinite(error):  # so many dimensions that the bound says nothing
-        return torch.full_like(bound, math.inf, dtype=dtype)
+    if not math.isfinite(error):  # so many dimensions that the bound excludes nothing but the places that fill up
+        return torch.full_like(bound, torch.finfo(dtype).max, dtype=dtype)
     tiny = 64 * dimensions * torch.finfo(dtype).tiny  # lost below the range of normal numbers; the scale is 1
     bound = bound * (1 + SLACK)
     if metric == "l1":

@@ -22,14 +22,17 @@ import torch
 
 from .linear import gram
 
-#: Conjugate-gradient steps that one Newton step may take before its preconditioner is made anew.
+#: Conjugate-gradient steps that one Newton step may take.
 CG_STEPS = 24
-#: A preconditioner is made anew at every step if that costs no more than this divided by four steps of its use.
-DIRECT = 32
+#: How much faster the products behind a preconditioner run than those of a conjugate-gradient step, which wait for memory.
+RATE = 5
+#: A preconditioner is made anew at every Newton step if that takes no longer than so many conjugate-gradient steps;
+#: otherwise only once as many steps have been taken as it is worth.
+DIRECT = 1.6
 #: Residual of a Newton step's equations, relative to the gradient, at which they count as solved.
 CG_ACCURACY = 0.03
 #: `newton` leaves a problem to `working_set` when fewer than this part of its points are active.
-SPARSE = 1 / 8
+SPARSE = 1 / 16
 #: `working_set` keeps points with margins up to this as those that may matter.
 MARGIN = 1.05
 #: Points of either side that `working_set` starts with, at most this and this part of a problem's; twice as many are
@@ -245,7 +248,8 @@ def newton(
         active = ((margins < 1) & (signs != 0)).to(points.dtype)
         unfinished = ~(gap <= tolerance * primal)
         touched = active.sum(1)
-        cheap = torch.minimum(touched, counts - touched) * dimensions + dimensions**2 / 3 <= DIRECT * counts
+        worth = (torch.minimum(touched, counts - touched) * dimensions + dimensions**2 / 3) / (4 * RATE * counts)
+        cheap = worth <= DIRECT
         left |= unfinished & ~cheap & (touched < sparse * counts)
         unfinished &= ~left
         if iteration == limit or not bool(unfinished.any()):
@@ -253,8 +257,11 @@ def newton(
         downhill = (gathered - ridge * weights) * unfinished[:, None]
         if iteration or start is not None:
             factor = _renew(problems, total, factor, active, torch.nonzero(unfinished & cheap)[:, 0])
-        direction, solved = _newton_direction(problems, active, downhill, factor)
-        factor = _renew(problems, total, factor, active, torch.nonzero(~solved & ~cheap)[:, 0])
+        direction, solved = _newton_direction(problems, active, downhill, factor, worth)
+        late = torch.nonzero(~solved)[:, 0]
+        if len(late):
+            factor = _renew(problems, total, factor, active, late)
+            direction[late], _ = _newton_direction(problems.take(late), active[late], downhill[late], factor[late])
         moved = signs * scores(points, direction)
         weights = weights + _step(problems, weights, direction, margins, moved)[:, None] * direction
     return Solution(weights, primal, _relative(gap, primal), iteration, factor), left | unfinished
@@ -299,11 +306,16 @@ def _renew(
 
 
 def _newton_direction(
-    problems: Problems, active: torch.Tensor, downhill: torch.Tensor, factor: torch.Tensor
+    problems: Problems,
+    active: torch.Tensor,
+    downhill: torch.Tensor,
+    factor: torch.Tensor,
+    worth: torch.Tensor | None = None,
 ) -> tuple[torch.Tensor, torch.Tensor]:
     """Return a solution (B, D) of (R + 2C Σ_active x xᵀ) δ = downhill, and which problems (B,) reached the accuracy.
 
-    Preconditioned conjugate gradients; a truncated solution is a descent direction all the same.
+    Preconditioned conjugate gradients, for each problem at most as many steps as another preconditioner would be `worth`
+    (B,), and at least one; a truncated solution is a descent direction all the same.
     """
 
     def precondition(values: torch.Tensor) -> torch.Tensor:
@@ -317,8 +329,10 @@ def _newton_direction(
     search = preconditioned = precondition(residual)
     size = (residual * preconditioned).sum(1)
     goal = CG_ACCURACY**2 * size
-    for _ in range(CG_STEPS):
+    for number in range(CG_STEPS):
         live = size > goal
+        if number and worth is not None:
+            live &= number < worth
         if not bool(live.any()):
             break
         image = ridge * search + 2 * problems.C * pull(problems.points, active * scores(problems.points, search))

@@ -318,15 +318,15 @@ def test_no_product_errs_more_than_the_bound(kind: str, dtype: torch.dtype, metr
         assert (values.flatten() > thresholds(true * (1 - 1e-5) - 1e-11)).all()
 
 
-def test_a_bound_that_says_nothing_nominates_every_point_and_no_place_that_fills_up(
-    monkeypatch: pytest.MonkeyPatch,
-) -> None:
-    """As with millions of dimensions, whose sums float32 may get altogether wrong."""
-    for dtype in (torch.float32, torch.bfloat16):
-        wide = neighbours._threshold(torch.ones(3), torch.ones(3), 10**8, dtype, "l2", (0.0, 0.0))
-        assert (wide == torch.finfo(dtype).max).all()
-    monkeypatch.setattr(neighbours, "_error", lambda *_: np.inf)
-    assert_true(np.random.default_rng(0).normal(size=(101, 3)), None, 4, "l2")
+@pytest.mark.parametrize("bfloat16", [False, True])
+def test_no_arithmetic_is_used_whose_error_has_no_bound(monkeypatch: pytest.MonkeyPatch, bfloat16: bool) -> None:
+    """float32 sums of millions of terms may be altogether wrong; the middle point, of norm 0, was once lost to 0 · ∞."""
+    monkeypatch.setattr(neighbours, "has_bfloat16", lambda: bfloat16)
+    two = np.random.default_rng(0).standard_normal((2, 1_700_000), dtype=np.float32)
+    found = search(np.concatenate([two, -two, np.zeros_like(two[:1])]), None, 2)
+    assert list(found.settled) == ["float64"]
+    assert found.neighbours[:4, 0].tolist() == [4] * 4
+    assert "float32" in search(two[:, :1000], None, 1).settled
 
 
 def test_lower_precision_allowed_outside_does_not_reach_the_products() -> None:

@@ -118,16 +118,16 @@ def test_cuda_reaches_the_same_optimum(
 
 @pytest.mark.parametrize("backend", ["exact", "reference"])
 @pytest.mark.parametrize(("multiclass", "penalty"), OBJECTIVES)
-@pytest.mark.parametrize("large", [False, True])
+@pytest.mark.parametrize("kind", ["small", "large", "collapsed"])
 def test_a_simulated_gpu_reaches_the_same_optimum(
-    multiclass: str, penalty: str, large: bool, backend: str, monkeypatch: pytest.MonkeyPatch
+    multiclass: str, penalty: str, kind: str, backend: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """As they are, and as if large: float32 goes first, and blocks are converted at each product."""
-    if large:
+    """As they are, and as if large: float32 goes first or the class means, and blocks are converted at each product."""
+    if kind != "small":
         monkeypatch.setattr(softmax, "SINGLE", 0)
         monkeypatch.setattr(softmax, "KEPT", {"cpu": 0, "cuda": 0})
         monkeypatch.setattr(softmax, "REWEIGH", 5)
-    train, labels, test = blobs(n=120)
+    train, labels, test = blobs(n=120, spread=1e-4 if kind == "collapsed" else 1.0)
     options = {"multiclass": multiclass, "penalty": penalty, "tolerance": 1e-8, "backend": backend}
     here = run(train, labels, test, classes=4, options=options, seed=0, device="cpu")
     with simulated() as device:
@@ -141,7 +141,8 @@ def test_a_simulated_gpu_reaches_the_same_optimum(
     # Steps look at numbers, never at points: features go there, and what is kept comes back.
     fits = 1 if multiclass == "multinomial" else 4
     if backend == "exact":
-        assert device.waits["copy"] <= 10 + fits
+        means = 4 if kind == "collapsed" else 0  # the class means' optimum is found on the CPU
+        assert device.waits["copy"] <= 10 + fits + means
         assert sum(device.waits.values()) < 60 * fits * (1 + there.report["iterations"])
 
 
@@ -340,6 +341,16 @@ def test_a_start_that_is_worse_than_none_is_not_used(monkeypatch: pytest.MonkeyP
     assert fit_softmax(x, y, 12, C=100.0).gap <= 1e-6
 
 
+@pytest.mark.slow
+def test_where_no_step_fulfils_all_conditions_the_lowest_is_taken(monkeypatch: pytest.MonkeyPatch) -> None:
+    """From zero, with many classes on collapsed features, a fit once ended before its first step."""
+    rng = np.random.default_rng(0)
+    centres, labels = 4 * np.maximum(rng.standard_normal((300, 640)), 0), np.arange(3000) % 300
+    train = (centres[labels] + 0.3 * rng.standard_normal((3000, 640))).astype(np.float32)
+    monkeypatch.setattr(softmax, "COLLAPSED", -2.0)
+    assert fit_softmax(torch.tensor(train), torch.tensor(labels), 300).gap <= 1e-6
+
+
 def test_a_hundred_classes_need_no_hessian_of_all_weights(monkeypatch: pytest.MonkeyPatch) -> None:
     """The largest square matrix that is ever factorised has max(dimensions, classes) rows."""
     sizes: list[int] = []
@@ -360,10 +371,10 @@ def test_the_fits_of_all_classes_share_one_gram_matrix(monkeypatch: pytest.Monke
     """And are, to the last bit, what each would be alone."""
     train, labels, test = blobs(n=200, classes=4)
     made: list[int] = []
-    of = softmax.Points.of
-    monkeypatch.setattr(softmax.Points, "of", lambda features, classes: made.append(1) or of(features, classes))
+    eigh = torch.linalg.eigh
+    monkeypatch.setattr(torch.linalg, "eigh", lambda matrix: made.append(len(matrix)) or eigh(matrix))
     result = fit(train, labels, test, multiclass="ovr", penalty="l2")
-    assert len(made) == 1
+    assert made.count(train.shape[1]) == 1 < made.count(2)
     alone = fit_softmax(torch.tensor(train), torch.tensor(labels == 2).long(), 2, C=0.5)
     np.testing.assert_array_equal(result.arrays["coefficients"][2], alone.weights.diff(dim=1)[:, 0].numpy())
 

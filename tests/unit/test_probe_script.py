@@ -19,7 +19,7 @@ import numpy as np
 import pytest
 import torch
 from conftest import SCRIPTS
-from dnn_or_knn import cli, files, probes
+from dnn_or_knn import cli, devices, files, probes
 from dnn_or_knn.errors import UserError
 
 TRAIN, TEST, CLASSES, STEPS, LAYERS = 30, 12, 3, [0, 100], ["input", "embedding"]
@@ -265,6 +265,7 @@ def test_features_that_were_let_go_are_made_again_or_the_job_stops(
     else:
         with pytest.raises(UserError, match=r"extracted again are not those that .*features\.json lists"):
             script.main(job)
+        devices.set_precision("float32", torch.device("cpu"))
         assert not (run / "knn.json").exists()
     assert not (run / "features").exists() and not list((run / ".state").glob("*-features"))
 

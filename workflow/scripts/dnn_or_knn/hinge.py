@@ -32,7 +32,7 @@ DIRECT = 1.6
 #: Residual of a Newton step's equations, relative to the gradient, at which they count as solved.
 CG_ACCURACY = 0.03
 #: `newton` leaves a problem to `working_set` when fewer than this part of its points are active.
-SPARSE = 1 / 16
+SPARSE = 1 / 10
 #: `working_set` keeps points with margins up to this as those that may matter.
 MARGIN = 1.05
 #: Points of either side that `working_set` starts with, at most this and this part of a problem's; twice as many are

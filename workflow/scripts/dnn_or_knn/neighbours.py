@@ -51,9 +51,9 @@ SMALL = 2000
 TAIL = 24
 #: Numbers that these sums may hold, by device: 64 MiB and 512 MiB, twice.
 HELD = {"cpu": 2**23, "cuda": 2**26}
-#: Numbers that are worked on at a time, 2 MiB in float64: fewer would fit a CPU's L2 cache, but threads then wait more
-#: for their turn to call than they save.
-CACHED = 2**18
+#: Numbers that are worked on at a time, by device, 2 MiB and 64 MiB in float64: on a CPU few enough for its caches, not
+#: so few that threads wait longer for their turn to call than they compute.
+AT_A_TIME = {"cpu": 2**18, "cuda": 2**23}
 
 
 class Found(NamedTuple):
@@ -255,13 +255,14 @@ def _largest(side: _Side) -> float:
 
 
 def _stages(rows: torch.Tensor, metric: str) -> list[torch.dtype]:
-    """Return the arithmetics of the products, fastest first.
+    """Return the arithmetics of the products, fastest first: those whose error has a bound at so many dimensions.
 
     bfloat16 only where the CPU multiplies it (AVX-512 BF16, AMX): twice the speed of float32 and more.
     """
+    stages = [torch.float32, torch.float64]
     if rows.device.type == "cpu" and metric != "l1" and rows.shape[1] >= 64 and has_bfloat16():
-        return [torch.bfloat16, torch.float32, torch.float64]
-    return [torch.float32, torch.float64]
+        stages.insert(0, torch.bfloat16)
+    return [dtype for dtype in stages if math.isfinite(_error(rows.shape[1], dtype, 0.0))]
 
 
 def has_bfloat16() -> bool:
@@ -470,8 +471,8 @@ def _to_centres(side: _Side, centres: torch.Tensor, metric: str) -> tuple[torch.
 
 
 def _rows_at_a_time(like: torch.Tensor) -> int:
-    """Return how many rows (…, d) in float64 stay in the CPU's cache, or keep a GPU busy."""
-    return max(1, (CACHED if like.device.type == "cpu" else 64 * CACHED) // like.shape[1])
+    """Return how many rows (…, d) are worked on at a time."""
+    return max(1, AT_A_TIME[like.device.type] // like.shape[1])
 
 
 # ------------------------------------------------------------------------------------------------------ nomination
@@ -557,8 +558,6 @@ def _threshold(
     Rounding to `dtype` is monotone, so that the last rounding of a product needs no allowance.
     """
     error, allowed = _error(dimensions, dtype, sum(rounding)), _error(dimensions, dtype, 2 * rounding[1])
-    if not math.isfinite(error):  # so many dimensions that the bound excludes nothing but the places that fill up
-        return torch.full_like(bound, torch.finfo(dtype).max, dtype=dtype)
     tiny = 64 * dimensions * torch.finfo(dtype).tiny  # lost below the range of normal numbers; the scale is 1
     bound = bound * (1 + SLACK)
     if metric == "l1":
@@ -692,7 +691,7 @@ def direct(x: torch.Tensor, y: torch.Tensor, rows: torch.Tensor, columns: torch.
     while left > TAIL:
         left = (left + 1) // 2
     width = columns.shape[1]
-    most = max(1, HELD[x.device.type] // (left * max(1, width)))
+    most = max(1, HELD[x.device.type] // (left * width))
     if len(rows) > most:
         parts = zip(rows.split(most), columns.split(most), strict=True)
         return torch.cat([direct(x, y, *part, metric) for part in parts])

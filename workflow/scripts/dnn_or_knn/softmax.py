@@ -74,7 +74,7 @@ class SoftmaxFit:
 
 @dataclass(frozen=True)
 class Points:
-    """What fits on the same features share: features (N, d) minus their mean (d,), and their Gram matrix diagonalised.
+    """What fits on the same features share: features (N, d) minus their mean (d,), and their Gram matrix, `spectrum`.
 
     `features` are as they came; `centred` holds them centred in the types in which they are held so; `scatter` is the
     sum of their squared distances from the mean.
@@ -102,7 +102,7 @@ class Points:
 
     @functools.cached_property
     def spectrum(self) -> tuple[torch.Tensor, torch.Tensor]:
-        """Eigenvalues (d,) and eigenvectors (d, d) of XᵀX, float64."""
+        """Eigenvalues (d,) and eigenvectors (d, d) of XᵀX, float64, made when they are first asked for."""
         scatter = gram(self.features[:0])
         for _, block in self.blocks(torch.float64):
             scatter += gram(block)
@@ -344,13 +344,15 @@ def _from_means(problem: Problem, tolerance: float) -> tuple[torch.Tensor, torch
 
     Points at distance ε from their mean change its gradient by O(ε²) alone, since the first order cancels within a class: on
     collapsed features this is the optimum. It is that of K weighted points, whose weights are combinations of the means: a
-    small problem, left to SciPy. None: the points are few, or lie too far from their means for this to help.
+    small problem, left to SciPy. None: the fit is too small for float32 to go first, or the points lie too far from their
+    means for this to help.
     """
+    if torch.float32 not in problem.points.centred:
+        return None
     classes, C = problem.classes, problem.C
     counts = problem.counts[:classes]
     means = problem.pulled[:, :classes] / counts
-    between = float((counts * means.square().sum(0)).sum())
-    if torch.float32 not in problem.points.centred or problem.points.scatter > (1 + COLLAPSED) * between:
+    if problem.points.scatter > (1 + COLLAPSED) * float((counts * means.square().sum(0)).sum()):
         return None
     from scipy.optimize import minimize  # a quarter of a second of a short job
     from threadpoolctl import threadpool_limits
@@ -508,7 +510,7 @@ class Geometry:
         dtype = state.softmax.dtype
         uncertainty = 1 - state.softmax.square().sum(1)
         mean = float(uncertainty.mean().clamp(min=1e-30))
-        scatter = torch.zeros_like(problem.points.spectrum[1])
+        scatter = gram(problem.points.features[:0])
         for rows, block in problem.points.blocks(dtype):
             scatter += gram(block, uncertainty[rows] / mean, dtype=dtype)
         values, vectors = torch.linalg.eigh(scatter)
@@ -582,7 +584,7 @@ def _line_search(
     direction: torch.Tensor,
     curvature: torch.Tensor,
 ) -> State | None:
-    """Return the state at a step along `direction` that fulfils Wolfe's conditions, or None if there is none.
+    """Return the state at a step along `direction` that fulfils Wolfe's conditions, else the lowest that was found, or None.
 
     The intercepts move along with W to first order, to where the sums are right. Only the softmax is computed anew at
     each trial, no product.
@@ -607,6 +609,7 @@ def _line_search(
     # Below this, f and its slope are rounding, while the gradient still says where to go: the full step is taken.
     blind = 0.0 if moved.dtype == torch.float32 else exact
     low, high, step = 0.0, math.inf, 1.0
+    lowest: State | None = None
     for _ in range(30):
         trial = problem.at(
             state.weights + step * direction,
@@ -617,6 +620,8 @@ def _line_search(
         objective = trial.objective(C)
         if -slope < blind and objective <= start + noise:
             return trial
+        if objective < (start - noise if lowest is None else lowest.objective(C)):
+            lowest = trial
         # The last condition: a first step may end far behind the minimum, where all probabilities are 0 or 1.
         if not objective <= start + 1e-4 * step * slope + noise or rise > min(-0.9 * slope, 0.3 * objective / step):
             high = step
@@ -630,7 +635,7 @@ def _line_search(
             (low + 0.1 * (high - low), low + 0.9 * (high - low)) if math.isfinite(high) else (2 * step, 10 * step)
         )
         step = min(max(guess, least), most) if math.isfinite(guess) else 0.5 * (low + min(high, 2 * step))
-    return None
+    return lowest
 
 
 def _dot(left: torch.Tensor, right: torch.Tensor) -> float:

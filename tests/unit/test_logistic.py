@@ -98,13 +98,13 @@ def test_the_gap_of_l1_bounds_the_distance_to_any_point(seed: int, C: float) -> 
 @pytest.mark.gpu
 @pytest.mark.skipif(not torch.cuda.is_available(), reason="needs a CUDA device")
 @pytest.mark.parametrize(("multiclass", "penalty"), OBJECTIVES)
-@pytest.mark.parametrize("size", [0, softmax.SINGLE])
+@pytest.mark.parametrize(("size", "spread"), [(softmax.SINGLE, 1.0), (0, 1.0), (0, 1e-4)])
 def test_cuda_reaches_the_same_optimum(
-    multiclass: str, penalty: str, size: int, monkeypatch: pytest.MonkeyPatch
+    multiclass: str, penalty: str, size: int, spread: float, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """With float32 going first, and without."""
+    """Without float32, with float32 going first, and from the class means."""
     monkeypatch.setattr(softmax, "SINGLE", size)
-    train, labels, test = blobs(n=600)
+    train, labels, test = blobs(n=600, spread=spread)
     options = {"multiclass": multiclass, "penalty": penalty, "tolerance": 1e-8}
     here, there = (
         run(train, labels, test, classes=4, options=options, seed=0, device=device) for device in ("cpu", "cuda")

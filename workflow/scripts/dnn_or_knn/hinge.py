@@ -310,7 +310,7 @@ def _newton_direction(
     active: torch.Tensor,
     downhill: torch.Tensor,
     factor: torch.Tensor,
-    worth: torch.Tensor | None = None,
+    worth: torch.Tensor | float = CG_STEPS,
 ) -> tuple[torch.Tensor, torch.Tensor]:
     """Return a solution (B, D) of (R + 2C Σ_active x xᵀ) δ = downhill, and which problems (B,) reached the accuracy.
 
@@ -331,7 +331,7 @@ def _newton_direction(
     goal = CG_ACCURACY**2 * size
     for number in range(CG_STEPS):
         live = size > goal
-        if number and worth is not None:
+        if number:
             live &= number < worth
         if not bool(live.any()):
             break

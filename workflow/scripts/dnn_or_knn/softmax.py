@@ -103,10 +103,10 @@ class Points:
     @functools.cached_property
     def spectrum(self) -> tuple[torch.Tensor, torch.Tensor]:
         """Eigenvalues (d,) and eigenvectors (d, d) of XᵀX, float64, made when they are first asked for."""
-        scatter = gram(self.features[:0])
+        total = gram(self.features[:0])
         for _, block in self.blocks(torch.float64):
-            scatter += gram(block)
-        values, vectors = torch.linalg.eigh(scatter)
+            total += gram(block)
+        values, vectors = torch.linalg.eigh(total)
         return values.clamp(min=0), vectors
 
     def blocks(self, dtype: torch.dtype) -> Iterator[tuple[slice, torch.Tensor]]:

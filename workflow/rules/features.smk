@@ -24,7 +24,8 @@ rule features:
         "../../envs/pipeline.yaml"
     threads: jobs.config["jobs"]["train_threads"]
     resources:
-        gpu=GPUS,
+        scripts=SCRIPTS,
+        **GPU,
         device=DEVICE,
         batch=BATCH,
         readers=READERS,
@@ -37,7 +38,7 @@ rule features:
         features=subpath(output.manifest, strip_suffix=".json"),
         state=subpath(input.training, parent=True),
     shell:
-        "DNN_OR_KNN_GPUS={resources.gpu} python workflow/scripts/features.py --spec {params.spec:q} --store {params.store:q}"
+        "DNN_OR_KNN_GPUS={resources.gpu} python {resources.scripts:q}/features.py --spec {params.spec:q} --store {params.store:q}"
         " --labels {params.labels:q} --training {input.training:q} --checkpoints {input.checkpoints:q}"
         " --features {params.features:q} --logits {output.logits:q} --manifest {output.manifest:q}"
         " --state {params.state:q}/.state/features-{wildcards.shard} --batch-size {resources.batch}"

@@ -23,7 +23,8 @@ rule probe:
         "../../envs/pipeline.yaml"
     threads: jobs.config["jobs"]["probe_threads"]
     resources:
-        gpu=GPUS,
+        scripts=SCRIPTS,
+        **GPU,
         device=DEVICE,
         mem_mb=lambda wildcards, attempt: 8000 * attempt,
         runtime=lambda wildcards, attempt: f"{2 * attempt}h",
@@ -35,7 +36,7 @@ rule probe:
         features=subpath(input.features, strip_suffix=".json"),
         run=subpath(output.manifest, ancestor=3),
     shell:
-        "DNN_OR_KNN_GPUS={resources.gpu} python workflow/scripts/probe.py --spec {params.spec:q} --store {params.store:q}"
+        "DNN_OR_KNN_GPUS={resources.gpu} python {resources.scripts:q}/probe.py --spec {params.spec:q} --store {params.store:q}"
         " --labels {params.labels:q} --features-manifest {input.features:q} --features {params.features:q}"
         " --output {output.folder:q} --manifest {output.manifest:q}"
         " --extraction {params.extraction:q} --training {params.run:q}/training.json --checkpoints {params.run:q}/checkpoints"

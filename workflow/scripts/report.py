@@ -94,7 +94,7 @@ def verdicts(results: Path, overlays: str) -> str:
     intervals = dict.fromkeys(claim["interval"] for claim in judged if claim["seeds"])
     told = ", ".join(f"claim {c['claim']} {c['verdict']} ({c['supported']} of {c['deciding']} effects)" for c in judged)
     alt = f"Every effect behind the verdicts with its confidence interval and its threshold: {told}."
-    command = f"snakemake {folder.as_posix()}/claims.json{overlays}"
+    command = f"snakemake --cores all {folder.as_posix()}/claims.json{overlays}"
     picture = page.figure(
         "claims-figure",
         folder / "claims.png",
@@ -141,7 +141,7 @@ def figures(results: Path, names: list[str], overlays: str) -> str:
     for name in names:
         stem = results / "figures" / name
         facts = files.read_json(stem.with_suffix(".json"))
-        command = f"snakemake {stem.as_posix()}.pdf{overlays}"
+        command = f"snakemake --cores all {stem.as_posix()}.pdf{overlays}"
         if name.startswith("figure"):
             parts.append(f"<h3>Figure {name.removeprefix('figure')}</h3>")
         identifier = name if name.startswith("figure") else f"{name}-figure"
@@ -199,7 +199,7 @@ def choices(manifest: Path, overlays: str) -> str:
     said = (
         f"<p>{calm} of {len(others)} choices change no verdict. A fraction is the effects that support the claim.</p>"
     )
-    command = f"snakemake {manifest.as_posix()}{overlays}"
+    command = f"snakemake --cores all {manifest.as_posix()}{overlays}"
     picture = page.figure(
         "choices-figure",
         manifest.with_suffix(".png"),

@@ -15,7 +15,7 @@ import yaml
 
 from .code import SCRIPTS, code_digest
 from .config import choice_probes
-from .experiment import Experiment
+from .experiment import Experiment, depth
 from .files import canonical
 from .registry import DATASETS, PROBES, READ_OFF
 
@@ -226,7 +226,7 @@ class Jobs:
     def _shown(self) -> dict[str, Any]:
         figures = self.config["figures"]
         return {
-            "architectures": list(self.config["architectures"]),
+            "architectures": sorted(self.config["architectures"], key=depth),
             "datasets": list(self.config["datasets"]),
             "architecture": figures["architecture"],
             "labels": {

@@ -24,8 +24,8 @@ rule features:
         "../../envs/pipeline.yaml"
     threads: jobs.config["jobs"]["train_threads"]
     resources:
-        scripts=SCRIPTS,
         **GPU,
+        scripts=SCRIPTS,
         device=DEVICE,
         batch=BATCH,
         readers=READERS,

@@ -23,8 +23,8 @@ rule probe:
         "../../envs/pipeline.yaml"
     threads: jobs.config["jobs"]["probe_threads"]
     resources:
-        scripts=SCRIPTS,
         **GPU,
+        scripts=SCRIPTS,
         device=DEVICE,
         mem_mb=lambda wildcards, attempt: 8000 * attempt,
         runtime=lambda wildcards, attempt: f"{2 * attempt}h",

@@ -21,8 +21,8 @@ rule train:
         "../../envs/pipeline.yaml"
     threads: jobs.config["jobs"]["train_threads"]
     resources:
-        scripts=SCRIPTS,
         **GPU,
+        scripts=SCRIPTS,
         device=DEVICE,
         save_every=SAVE_EVERY,
         mem_mb=lambda wildcards, attempt: 8000 * attempt,

@@ -37,7 +37,6 @@ if workflow.local_exec and head.local_gpus() and "gpu" not in workflow.global_re
 ROOT = jobs.config["data"]["root"]
 DOWNLOAD = "download" if jobs.config["data"]["download"] else "no-download"
 SAVE_EVERY = str(jobs.config["jobs"]["save_every"])
-BATCH = jobs.config["jobs"]["evaluation_batch"]
 FIGURE_NAMES = [*expand("figure{number}", number=range(1, 8)), "training"]
 OVERLAYS = head.overlays(workflow.configfiles)
 READERS = " ".join(

@@ -57,6 +57,34 @@ def test_a_disk_that_refuses_is_one_sentence(tmp_path: Path, number: int) -> Non
     assert not list(tmp_path.iterdir())
 
 
+@pytest.mark.parametrize("number", sorted(files.UNSUPPORTED))
+@pytest.mark.parametrize("function", ["fsync", "link"])
+def test_a_file_system_without_fsync_or_second_names_will_do(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, number: int, function: str
+) -> None:
+    def refuse(*_: object) -> None:
+        raise OSError(number, os.strerror(number))
+
+    monkeypatch.setattr(os, function, refuse)
+    files.write_text(tmp_path / "a", "text")
+    files.place(tmp_path / "a", tmp_path / "b")
+    with files.atomic(tmp_path / "folder") as temporary:
+        (temporary / "deep").mkdir(parents=True)
+        (temporary / "deep" / "c").write_text("text")
+    assert {path.read_text() for path in tmp_path.rglob("*") if path.is_file()} == {"text"}
+    assert not list(tmp_path.rglob(".*"))
+
+
+def test_a_disk_that_fails_in_fsync_is_one_sentence(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    def fail(_: int) -> None:
+        raise OSError(errno.EIO, os.strerror(errno.EIO))
+
+    monkeypatch.setattr(os, "fsync", fail)
+    with pytest.raises(UserError, match="could not be written: Input/output error"):
+        files.write_text(tmp_path / "a", "text")
+    assert not list(tmp_path.iterdir())
+
+
 def test_a_short_write_on_a_full_disk_is_one_sentence(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """NumPy's tofile and torch.save say nothing of the disk, and name no errno."""
     for free, expected in ((4096, UserError), (2**40, OSError)):

@@ -21,6 +21,8 @@ from .errors import UserError
 if TYPE_CHECKING:
     import numpy as np
 
+#: What a file system answers (CIFS, FUSE, VirtualBox's, some network mounts) that has no fsync of folders, or no locks.
+UNSUPPORTED = {errno.EINVAL, errno.ENOTSUP, errno.EOPNOTSUPP, errno.ENOSYS, errno.ENOLCK, errno.ENOTTY, errno.EBADF}
 #: Errors of the disk that say something about the machine, not about the program.
 DISK_ERRORS = {errno.ENOSPC, errno.EDQUOT, errno.EROFS, errno.EACCES, errno.EPERM, errno.EIO, errno.EFBIG}
 
@@ -95,12 +97,28 @@ def _disk_error(error: OSError | RuntimeError, folder: Path) -> int | None:
 
 
 def _flush(path: Path) -> None:
-    """fsync `path`, a file or a folder (a folder's entry is what a rename changes)."""
-    handle = os.open(path, os.O_RDONLY)
+    """fsync `path`, a file or a folder (a folder's entry is what a rename changes), where the file system can."""
+    try:
+        handle = os.open(path, os.O_RDONLY)
+    except OSError as error:
+        if path.is_dir() and error.errno in UNSUPPORTED | {errno.EACCES, errno.EISDIR}:
+            return
+        raise
     try:
         os.fsync(handle)
+    except OSError as error:
+        if error.errno not in UNSUPPORTED:
+            raise
     finally:
         os.close(handle)
+
+
+def place(source: str | Path, target: str | Path) -> None:
+    """Put a finished file where it belongs: a second name for it, or a copy where the file system has no such."""
+    try:
+        os.link(source, target)
+    except OSError:
+        shutil.copyfile(source, target)
 
 
 def remove(path: str | Path) -> None:

@@ -74,10 +74,14 @@ class Books:
     def _diverged(self, what: str, rate: float, *, after: bool = False) -> NoReturn:
         last = self.losses[-1] if self.losses else self.last_loss
         known = f"; the last finite loss was {last:.6g}, in step {self.read}" if last is not None else ""
-        raise UserError(
+        raise Diverged(
             f"training diverged: {what} in step {self.read if after else self.read + 1}, at learning rate {rate:g}{known};"
             " lower training.learning_rate, or check the data"
         )
+
+
+class Diverged(UserError):
+    """The loss or a weight is no longer finite: trained again, the same would come."""
 
 
 class Outcome(NamedTuple):
@@ -114,13 +118,19 @@ def run(
 
     Raises
     ------
-    UserError: the loss or a weight is no longer finite (step, learning rate and last finite loss are named), or the
-        disk is full; the latest state stays as it is.
+    UserError: the loss or a weight is no longer finite (step, learning rate and last finite loss are named), now or when the
+        same was tried before, or the disk is full; the latest state stays as it is.
     Interrupted: SIGTERM or SIGINT; the state is saved.
     """
+    diverged = saved.folder / "diverged"
+    if diverged.is_file():  # a cluster's profile tries every job that failed again
+        raise Diverged(f"{diverged.read_text(encoding='utf-8')}; to try the same again, delete {saved.folder}")
     job = _Run(trainer, data, test, saved, sorted(checkpoints), sorted(accuracy_at), save_every)
     try:
         return job.run()
+    except Diverged as error:
+        files.write_text(diverged, str(error))
+        raise
     finally:
         job.close()
 

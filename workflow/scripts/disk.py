@@ -16,7 +16,13 @@ from dnn_or_knn.plan.registry import DATASETS
 from dnn_or_knn.runtime.errors import UserError
 
 #: Training and test images of the data sets whose size is known before they are prepared.
-IMAGES = {"digits": (1438, 359), "mnist": (60_000, 10_000), "cifar10": (50_000, 10_000), "cifar100": (50_000, 10_000)}
+IMAGES = {
+    "digits": (1438, 359),
+    "fashion14": (2000, 1000),
+    "mnist": (60_000, 10_000),
+    "cifar10": (50_000, 10_000),
+    "cifar100": (50_000, 10_000),
+}
 FLOAT = 4
 
 

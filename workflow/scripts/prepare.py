@@ -11,8 +11,9 @@ from dnn_or_knn.runtime import command_line
 EPILOG = """
 Specification:
   dataset     name of the data set
-  loader      "digits" (bundled with scikit-learn) or "torchvision"
+  loader      "digits" (bundled with scikit-learn), "bundled" (in workflow/resources) or "torchvision"
   class       torchvision's class, such as "MNIST" or "CIFAR100" (loader "torchvision")
+  file, sha256, class_names   of the loader "bundled"
   channels, size, classes     what the images have to be; anything else is refused
   test_fraction, split_seed   the split of the loader "digits" (default 0.2 and 0)
 

@@ -17,8 +17,9 @@ import pytest
 import tiny_torchvision as tiny
 from dnn_or_knn.data import downloads
 from dnn_or_knn.data import store as datasets
+from dnn_or_knn.data.loaders import bundled, digits
 from dnn_or_knn.data.loaders import common as loaders
-from dnn_or_knn.data.loaders import digits
+from dnn_or_knn.plan.registry import DATASETS
 from dnn_or_knn.runtime import files
 from dnn_or_knn.runtime.errors import UserError
 from hypothesis import given, settings
@@ -211,6 +212,28 @@ def test_altered_digits_are_refused(monkeypatch: pytest.MonkeyPatch, tmp_path: P
     monkeypatch.setattr(sklearn.datasets, "load_digits", lambda: bundle)
     with pytest.raises(UserError, match="expected SHA-256 65e5b46"):
         loaders.load(DIGITS, tmp_path, download=False)
+
+
+FASHION = {"dataset": "fashion14"} | {key: value for key, value in DATASETS["fashion14"].items() if key != "options"}
+
+
+def test_the_bundled_fashion_images_are_those_of_always(tmp_path: Path) -> None:
+    data = loaders.load(FASHION, tmp_path, download=False)
+    assert data.train_images.shape == (2000, 1, 14, 14) and data.test_images.shape == (1000, 1, 14, 14)
+    assert set(np.unique(data.train_labels)) == set(range(10)) == set(np.unique(data.test_labels))
+    assert (data.class_names[0], data.class_names[9], data.train_labels[0]) == ("T-shirt/top", "Ankle boot", 9)
+    assert (data.train_images.min(), data.train_images.max()) == (0, 255)
+
+
+@pytest.mark.parametrize("change", ["altered", "missing"])
+def test_altered_bundled_images_are_refused(change: str, monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    path = tmp_path / FASHION["file"]
+    if change == "altered":
+        path.parent.mkdir()
+        path.write_bytes((bundled.RESOURCES / FASHION["file"]).read_bytes()[:-1])
+    monkeypatch.setattr(bundled, "RESOURCES", tmp_path)
+    with pytest.raises(UserError, match=r"should have SHA-256 b3beb8ea.*restore it with git"):
+        loaders.load(FASHION, tmp_path, download=False)
 
 
 @settings(deadline=None, max_examples=60)

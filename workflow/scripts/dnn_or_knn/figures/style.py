@@ -47,7 +47,13 @@ MORE_MARKERS = ("v", "P", "X", "*")
 #: For architectures, which must not be taken for probes.
 ARCHITECTURE_COLOURS = ("#54278f", "#c2611f", "#dba400", "#5f9ea8", "#8a6d5a", "#9a8fc0")
 ARCHITECTURE_MARKERS = ("o", "s", "^", "D", "v", "P")
-DATASETS = {"mnist": "MNIST", "cifar10": "CIFAR-10", "cifar100": "CIFAR-100", "digits": "Digits"}
+DATASETS = {
+    "mnist": "MNIST",
+    "cifar10": "CIFAR-10",
+    "cifar100": "CIFAR-100",
+    "digits": "Digits",
+    "fashion14": "Fashion-14",
+}
 LABELS = {"true-labels": "True labels", "random-labels": "Random labels", "overfit": "Enforced overfitting"}
 GREY, LIGHT = "#5a5a5a", "#9a9a9a"
 #: Dash patterns in line widths: the test side of a curve, and the memorization line.

@@ -14,13 +14,15 @@ import sys
 from pathlib import Path
 from typing import Any
 
-from dnn_or_knn import cli, files
+from dnn_or_knn.runtime import command_line, files
 
 
 def main(args: argparse.Namespace) -> None:
     import numpy as np
-    from dnn_or_knn import devices, extraction, networks, provenance, state
-    from dnn_or_knn.errors import UserError
+    from dnn_or_knn.features import extraction
+    from dnn_or_knn.networks.build import create
+    from dnn_or_knn.runtime import devices, provenance, resume
+    from dnn_or_knn.runtime.errors import UserError
 
     spec = args.spec
     device = devices.resolve(args.device)
@@ -32,7 +34,7 @@ def main(args: argparse.Namespace) -> None:
     indices = files.read_npy(args.labels / "indices.npy")
     if len(indices) and not 0 <= indices.min() <= indices.max() < len(train):
         raise UserError(f"{args.labels} names images that {args.store} does not have; make the labels again")
-    network = networks.create(spec["network"], channels=store["channels"], size=store["size"], classes=store["classes"])
+    network = create(spec["network"], channels=store["channels"], size=store["size"], classes=store["classes"])
     inputs = [args.store / "store.json", args.labels / "labels.json", args.training]
     splits = {"train": train[indices], "test": np.array(files.read_npy(args.store / "test_images.npy", mmap=True))}
     listing = files.read_json(args.training)["files"]
@@ -63,9 +65,9 @@ def main(args: argparse.Namespace) -> None:
             "there, or lower jobs.evaluation_batch, which makes all features anew"
         ) from error
     mark_unprobed(args.unprobed, args.probes)
-    state.publish(job.state / "features", list(made["features"]), args.features)
+    resume.publish(job.state / "features", list(made["features"]), args.features)
     if args.logits is not None:
-        state.publish(job.state / "logits", list(made["logits"]), args.logits)
+        resume.publish(job.state / "logits", list(made["logits"]), args.logits)
     manifest = {
         "steps": list(job.steps),
         "layers": [{"name": point.name, "dimensions": point.dimensions} for point in job.points],
@@ -90,7 +92,7 @@ def main(args: argparse.Namespace) -> None:
 
 def refuse_to_mix(args: argparse.Namespace, digests: list[str], how: dict[str, Any]) -> None:
     """Raise `UserError` if another shard of the run, of the same specification and inputs, was computed otherwise."""
-    from dnn_or_knn.errors import UserError
+    from dnn_or_knn.runtime.errors import UserError
 
     def shared(spec: dict[str, Any]) -> dict[str, Any]:
         return {key: value for key, value in spec.items() if key not in ("steps", "layers")}
@@ -126,7 +128,7 @@ def mark_unprobed(folder: Path | None, probes: list[str]) -> None:
 
 
 def arguments() -> argparse.ArgumentParser:
-    parser = cli.parser(__doc__)
+    parser = command_line.parser(__doc__)
     parser.add_argument("--store", required=True, type=Path, help="folder of the data set's store")
     parser.add_argument("--labels", required=True, type=Path, help="folder of the run's label set")
     parser.add_argument("--training", required=True, type=Path, help="the training's manifest")
@@ -142,4 +144,4 @@ def arguments() -> argparse.ArgumentParser:
 
 
 if __name__ == "__main__":
-    sys.exit(cli.run(main, arguments()))
+    sys.exit(command_line.run(main, arguments()))

@@ -253,6 +253,17 @@ def test_a_card_that_the_wheel_has_no_code_for_is_named(tmp_path, monkeypatch, c
     assert "has no code for Tesla V100" in caplog.text and not devices._leases
 
 
+def test_a_gpu_on_which_cuda_does_not_start_is_one_sentence(tmp_path, monkeypatch):
+    def busy(_: torch.device) -> None:
+        raise RuntimeError("CUDA error: CUDA-capable device(s) is/are busy or unavailable\nFor debugging consider")
+
+    monkeypatch.setattr(torch.cuda, "is_available", lambda: True)
+    monkeypatch.setattr(torch.cuda, "get_device_capability", busy)
+    with pytest.raises(UserError, match=r"CUDA does not start \(CUDA error: .* unavailable\); check") as caught:
+        devices.resolve("cuda", environment={}, list_gpus=lambda: GPUS, folder=tmp_path, wait=0)
+    assert "\n" not in str(caught.value)
+
+
 def test_what_a_rocm_build_holds_is_believed():
     assert devices.has_code_for("gfx90a", (9, 0))
 

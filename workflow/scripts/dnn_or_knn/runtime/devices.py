@@ -78,7 +78,8 @@ def resolve(
         return device
     if chosen is not None:
         release(chosen, folder or default_folder())
-    log.warning("%s", found)
+    if reason is None:
+        log.warning("computing on the CPU: %s", found)
     return _no_gpu(reason, found)
 
 
@@ -92,12 +93,16 @@ def gpu_fault(device: torch.device) -> str | None:
     """Return in words why torch cannot use a GPU and what to do, None if it can."""
     if not torch.cuda.is_available():
         return f"torch {torch.__version__} cannot use the GPU; check the driver with `nvidia-smi`"
-    capability, built = torch.cuda.get_device_capability(device), torch.cuda.get_arch_list()
+    try:
+        capability, built = torch.cuda.get_device_capability(device), torch.cuda.get_arch_list()
+    except RuntimeError as error:  # such as a GPU whose mode lets one process in, and another is there
+        return f"CUDA does not start ({str(error).splitlines()[0]}); check the GPU with `nvidia-smi`"
     if any(has_code_for(target, capability) for target in built):
         return None
     return (
         f"torch {torch.__version__} has no code for {torch.cuda.get_device_name(device)} (compute capability "
-        f"{capability[0]}.{capability[1]}; it was built for {', '.join(built)}); install a build that has"
+        f"{capability[0]}.{capability[1]}; it was built for {', '.join(built)}); install a build that has, or name another GPU in "
+        "CUDA_VISIBLE_DEVICES"
     )
 
 

@@ -24,7 +24,9 @@ if TYPE_CHECKING:
 #: What a file system answers (CIFS, FUSE, VirtualBox's, some network mounts) that has no fsync of folders, or no locks.
 UNSUPPORTED = {errno.EINVAL, errno.ENOTSUP, errno.EOPNOTSUPP, errno.ENOSYS, errno.ENOLCK, errno.ENOTTY, errno.EBADF}
 #: Errors of the disk that say something about the machine, not about the program.
-DISK_ERRORS = {errno.ENOSPC, errno.EDQUOT, errno.EROFS, errno.EACCES, errno.EPERM, errno.EIO, errno.EFBIG}
+WRITE_ERRORS = {errno.ENOSPC, errno.EDQUOT, errno.EROFS, errno.EFBIG}
+BROKEN = {errno.EIO, errno.ESTALE, errno.ENOTCONN, errno.ENODEV}
+DISK_ERRORS = WRITE_ERRORS | BROKEN | {errno.EACCES, errno.EPERM}
 
 
 @contextlib.contextmanager
@@ -76,10 +78,11 @@ def _sweep(path: Path) -> None:
             continue
 
 
-def refused(path: str | Path | None, number: int | None) -> str:
-    """Return the sentence about a file that the disk refused to take, for this reason (errno)."""
+def refused(path: str | Path | None, number: int | None, what: str = "written") -> str:
+    """Return the sentence about a file that the disk refused to take, or to give, for this reason (errno)."""
     said = os.strerror(number or errno.EIO)
-    return f"{path or 'a file'} could not be written: {said}; free space or permissions there, then run again"
+    mend = "see to that disk or its network" if number in BROKEN else "free space or permissions there"
+    return f"{path or 'a file'} could not be {what}: {said}; {mend}, then run again"
 
 
 def _disk_error(error: OSError | RuntimeError, folder: Path) -> int | None:
@@ -203,6 +206,8 @@ def read_npy(path: str | Path, *, mmap: bool = False) -> np.ndarray:
     except FileNotFoundError as error:
         raise UserError(f"{path} is missing; run the stage that makes it first") from error
     except (ValueError, EOFError, OSError) as error:
+        if isinstance(error, OSError) and error.errno in DISK_ERRORS:  # nothing is known of the file
+            raise UserError(refused(path, error.errno, "read")) from error
         raise UserError(f"{path} is damaged ({error}); delete it and run again") from error
 
 

@@ -30,7 +30,8 @@ sys.path.insert(0, str(Path(__file__).resolve().parent.parent / "workflow" / "sc
 from dnn_or_knn.features import extraction
 from dnn_or_knn.networks.build import create
 from dnn_or_knn.runtime import devices, files, resume
-from dnn_or_knn.training.step import Images, Trainer
+from dnn_or_knn.training.batches import Images
+from dnn_or_knn.training.step import Trainer
 
 CLASSES, SIZE, COUNT = 10, 32, 10_000
 NETWORKS: dict[str, dict[str, Any]] = {

@@ -14,7 +14,7 @@ import numpy as np
 import torch
 from conftest import SCRIPTS
 from dnn_or_knn.runtime import files
-from dnn_or_knn.training.step import Images
+from dnn_or_knn.training.batches import Images
 
 WRN = {"module": "wrn", "depth": 10, "width": 1}
 MLP = {"module": "mlp", "width": 32}

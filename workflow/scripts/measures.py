@@ -10,6 +10,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from dnn_or_knn.runtime import command_line, files
+from dnn_or_knn.runtime.progress import Progress
 
 if TYPE_CHECKING:
     import numpy as np
@@ -82,7 +83,7 @@ def evaluations(
     """Yield the rows of all evaluations of a run, and for each its measures with their replicates, (1 + B,) each."""
     extracted = {shard["name"]: files.read_json(run / "features" / f"{shard['name']}.json") for shard in spec["shards"]}
     order = layer_order(extracted)
-    progress, done = command_line.Progress("measured", sum(len(s["steps"]) for s in spec["shards"]), "evaluations"), 0
+    progress, done = Progress("measured", sum(len(s["steps"]) for s in spec["shards"]), "evaluations"), 0
     for shard in spec["shards"]:
         fits = {probe: files.read_json(run / "probes" / probe / f"{shard['name']}.json") for probe in spec["probes"]}
         for step in shard["steps"]:

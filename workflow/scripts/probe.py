@@ -26,6 +26,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from dnn_or_knn.runtime import command_line, files
+from dnn_or_knn.runtime.progress import Progress
 
 if TYPE_CHECKING:
     import numpy as np
@@ -50,7 +51,7 @@ def main(args: argparse.Namespace) -> None:
     fit = probes.load(spec["module"])
     state = open_state(args.state, spec)
     names = [(f"step{step:06d}_{layer}", step, layer) for step in spec["steps"] for layer in layers]
-    progress = command_line.Progress(f"{spec['kind']} fits", len(names), "evaluations")
+    progress = Progress(f"{spec['kind']} fits", len(names), "evaluations")
     reports: dict[str, dict[str, Any]] = {}
     seconds: dict[str, float] = {}
     resumed = 0

@@ -19,7 +19,8 @@ from dnn_or_knn.runtime.errors import UserError
 if TYPE_CHECKING:
     import torch
     from dnn_or_knn.training import run
-    from dnn_or_knn.training.step import Images, Trainer
+    from dnn_or_knn.training.batches import Images
+    from dnn_or_knn.training.step import Trainer
 
 EPILOG = """
 Specification:
@@ -76,7 +77,7 @@ def load(args: argparse.Namespace, device: torch.device) -> tuple[Images, Images
     import torch
     from dnn_or_knn.data import store as datasets
     from dnn_or_knn.networks.build import create
-    from dnn_or_knn.training.step import Images
+    from dnn_or_knn.training.batches import Images
 
     store, labels = datasets.load_store(args.store), datasets.load_labels(args.labels)
 

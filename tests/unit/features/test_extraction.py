@@ -22,7 +22,7 @@ import torch
 from conftest import SCRIPTS
 from dnn_or_knn.features import extraction
 from dnn_or_knn.networks.build import create
-from dnn_or_knn.runtime import command_line, devices, files, resume
+from dnn_or_knn.runtime import command_line, devices, files, progress, resume
 from dnn_or_knn.runtime.code_digest import code_digest
 from dnn_or_knn.runtime.errors import Interrupted, UserError
 from simulated_cuda import CUDA, simulated
@@ -511,7 +511,7 @@ def test_a_gpu_that_is_asked_for_and_missing_stops_the_stage(made, tmp_path, cap
 
 
 def test_progress_counts_images(made, tmp_path, capsys, monkeypatch):
-    monkeypatch.setattr(command_line.Progress.__init__, "__defaults__", ("", 0.0))
+    monkeypatch.setattr(progress.Progress.__init__, "__defaults__", ("", 0.0))
     assert run(made, tmp_path) == 0
     lines = [line for line in capsys.readouterr().err.splitlines() if line.startswith("features ")]
     assert f"features {3 * (TRAIN + TEST)}/{3 * (TRAIN + TEST)} images" in lines[-1]

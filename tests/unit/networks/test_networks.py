@@ -7,8 +7,8 @@ import math
 import pytest
 import torch
 from dnn_or_knn.networks import build, parts
+from dnn_or_knn.networks.input import standardize
 from dnn_or_knn.runtime.errors import UserError
-from dnn_or_knn.training.augmentation import standardize
 from torch.nn import functional as F
 
 AUTHORS = {

@@ -13,7 +13,7 @@ from pathlib import Path
 
 import pytest
 from conftest import SCRIPTS
-from dnn_or_knn.runtime import files, resume
+from dnn_or_knn.runtime import files, resume, signals
 from dnn_or_knn.runtime.errors import UserError
 
 KEY = "a" * 64
@@ -225,7 +225,7 @@ def test_publishing_across_file_systems_copies(tmp_path, monkeypatch):
 
 def test_a_stop_request_is_noted_not_raised():
     former = signal.getsignal(signal.SIGTERM)
-    with resume.stop_requests() as requests:
+    with signals.stop_requests() as requests:
         assert requests.name is None
         os.kill(os.getpid(), signal.SIGTERM)
         deadline = time.monotonic() + 5
@@ -242,11 +242,11 @@ def test_a_main_thread_that_does_not_answer_is_answered_for(tmp_path):
     code = f"""
 import ctypes, os, signal, sys, threading
 sys.path.insert(0, {str(SCRIPTS)!r})
-from dnn_or_knn.runtime import resume
+from dnn_or_knn.runtime import signals
 def late(name):
     open({str(tmp_path / "late")!r}, "w").write(name)
     os._exit(75)
-with resume.stop_requests(late, grace=0.1):
+with signals.stop_requests(late, grace=0.1):
     threading.Timer(0.1, os.kill, (os.getpid(), signal.SIGTERM)).start()
     ctypes.CDLL(None).sleep(60) and ctypes.CDLL(None).sleep(60)
 """
@@ -257,7 +257,7 @@ with resume.stop_requests(late, grace=0.1):
 
 def test_an_answered_request_is_not_answered_twice(tmp_path):
     called: list[str] = []
-    with resume.stop_requests(called.append, grace=0.05) as requests:  # type: ignore[arg-type]
+    with signals.stop_requests(called.append, grace=0.05) as requests:  # type: ignore[arg-type]
         os.kill(os.getpid(), signal.SIGTERM)
         while requests.name is None:
             time.sleep(0.001)

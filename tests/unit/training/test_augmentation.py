@@ -7,6 +7,7 @@ import math
 import numpy as np
 import pytest
 import torch
+from dnn_or_knn.networks.input import standardize
 from dnn_or_knn.training import augmentation
 from hypothesis import given, settings
 from hypothesis import strategies as st
@@ -23,31 +24,31 @@ PIXELS = hnp.arrays(
 @settings(deadline=None, max_examples=60)
 @given(PIXELS)
 def test_standardization_is_the_definition(pixels):
-    made = augmentation.standardize(torch.from_numpy(pixels), torch.float64).numpy()
+    made = standardize(torch.from_numpy(pixels), torch.float64).numpy()
     for image, result in zip(pixels, made, strict=True):
         values = [float(v) for v in image.ravel()]
         mean = math.fsum(values) / len(values)
         deviation = math.sqrt(math.fsum((v - mean) ** 2 for v in values) / len(values))
         expected = (image - mean) / max(deviation, 1 / math.sqrt(len(values)))
         np.testing.assert_allclose(result, expected, rtol=1e-9, atol=1e-9)
-    single = augmentation.standardize(torch.from_numpy(pixels))
+    single = standardize(torch.from_numpy(pixels))
     assert single.dtype == torch.float32
     np.testing.assert_allclose(single.numpy(), made, rtol=1e-4, atol=1e-5)
 
 
 def test_standardization_keeps_the_memory_format():
     pixels = torch.randint(0, 256, (4, 3, 6, 5), dtype=torch.uint8)
-    plain = augmentation.standardize(pixels)
-    last = augmentation.standardize(pixels.contiguous(memory_format=torch.channels_last))
+    plain = standardize(pixels)
+    last = standardize(pixels.contiguous(memory_format=torch.channels_last))
     assert plain.is_contiguous() and last.is_contiguous(memory_format=torch.channels_last)
     torch.testing.assert_close(last, plain)
-    torch.testing.assert_close(augmentation.standardize(pixels.permute(0, 1, 3, 2)), plain.permute(0, 1, 3, 2))
+    torch.testing.assert_close(standardize(pixels.permute(0, 1, 3, 2)), plain.permute(0, 1, 3, 2))
 
 
 def test_flat_images_become_zero_and_nearly_flat_ones_stay_small():
     pixels = torch.full((2, 1, 8, 8), 200, dtype=torch.uint8)
     pixels[1, 0, 3, 3] = 201  # deviation sqrt(63) / 64 is just below the floor of 1 / 8
-    made = augmentation.standardize(pixels)
+    made = standardize(pixels)
     assert not made[0].any()
     assert made[1].max().item() == pytest.approx((63 / 64) * 8, rel=1e-5)
 
@@ -94,7 +95,7 @@ def test_a_simulated_gpu_draws_and_augments_the_same_and_is_not_waited_for():
     def everything(images_: torch.Tensor, step: torch.Tensor) -> list[torch.Tensor]:
         offsets, flips = augmentation.draws(9, step, 5, pad=2, device=images_.device)
         made = augmentation.augment(images_, offsets, flips, pad=2)
-        return [offsets, flips, made, augmentation.standardize(made.contiguous(memory_format=torch.channels_last))]
+        return [offsets, flips, made, standardize(made.contiguous(memory_format=torch.channels_last))]
 
     here = everything(pixels, torch.tensor([70]))
     with simulated() as device:

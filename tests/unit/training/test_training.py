@@ -24,12 +24,16 @@ import torch
 import train
 from conftest import SCRIPTS
 from dnn_or_knn.networks.build import create
-from dnn_or_knn.runtime import command_line, devices, files, resume
+from dnn_or_knn.networks.input import standardize
+from dnn_or_knn.runtime import command_line, devices, files, progress, resume
 from dnn_or_knn.runtime.errors import Interrupted, UserError
 from dnn_or_knn.seeds import generator
-from dnn_or_knn.training import augmentation, run
+from dnn_or_knn.training import augmentation, losses, run
+from dnn_or_knn.training import batches as batches_module
 from dnn_or_knn.training import step as trainer_module
-from dnn_or_knn.training.step import COMPILE_STEPS, PLAN, Images, Trainer, batches, epoch_order, learning_rate
+from dnn_or_knn.training.batches import PLAN, Images, batches, epoch_order
+from dnn_or_knn.training.history import History
+from dnn_or_knn.training.step import COMPILE_STEPS, Trainer, learning_rate
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from simulated_cuda import CUDA, Event, simulated
@@ -180,7 +184,7 @@ def test_a_captured_step_on_a_gpu_is_the_step_on_the_cpu(network, steps):
         gpu.advance()
         cpu.advance()
         if step == 10:
-            assert gpu.accuracy(gpu._data) == pytest.approx(cpu.accuracy(pictures()), abs=0.02)
+            assert gpu.accuracy(gpu.batches.data) == pytest.approx(cpu.accuracy(pictures()), abs=0.02)
     assert distance(gpu.weights(), cpu.weights()) < 1e-3
     on_gpu, on_cpu = gpu.read(wait=True), cpu.read(wait=True)
     assert [loss for loss, _ in on_gpu] == pytest.approx([loss for loss, _ in on_cpu], rel=1e-3)
@@ -286,8 +290,9 @@ def test_steps_on_a_simulated_gpu_are_those_of_the_cpu_and_wait_for_nothing(monk
     """Batches, augmentation, forward pass, update, losses and states; the gradients, which it has not, are the CPU's."""
     monkeypatch.setattr(torch.cuda, "Event", Event)
     monkeypatch.setattr(torch.cuda, "current_stream", lambda *_: None)
-    monkeypatch.setattr(trainer_module, "PLAN", 16)
-    monkeypatch.setattr(trainer_module, "READ_EVERY", 4)
+    for module in (batches_module, losses, trainer_module):
+        monkeypatch.setattr(module, "PLAN", 16)
+    monkeypatch.setattr(losses, "READ_EVERY", 4)
     changes = {"steps": 200, "decay_at": [7, 18], "precision": "float64"}
     cpu = trainer_of(network, **changes)
     gradients: dict[str, torch.Tensor] = {}
@@ -322,7 +327,7 @@ def test_steps_on_a_simulated_gpu_are_those_of_the_cpu_and_wait_for_nothing(monk
 
         gpu = gpu_trainer()
         both(gpu, 20)
-        assert gpu.accuracy(gpu._data, 65) == cpu.accuracy(pictures(), 65)
+        assert gpu.accuracy(gpu.batches.data, 65) == cpu.accuracy(pictures(), 65)
         again = gpu_trainer()
         again.restore(gpu.snapshot())
         both(again, 14)  # in the middle of a plan
@@ -406,10 +411,12 @@ def test_the_learning_rate_falls_at_its_steps():
 def test_augmentation_of_a_plan_is_that_of_its_steps():
     trainer = trainer_of(MLP, batch_size=7)
     for chunk in (0, 1):
-        trainer._load_plan(chunk)
+        trainer.batches.go_to(chunk * PLAN)
         for slot in (0, 5, PLAN - 1):
             offsets, flips = augmentation.draws(3, chunk * PLAN + slot, 7, pad=2)
-            assert torch.equal(trainer._offsets[slot], offsets) and torch.equal(trainer._flips[slot], flips)
+            assert torch.equal(trainer.batches.offsets[slot], offsets) and torch.equal(
+                trainer.batches.flips[slot], flips
+            )
     trainer.close()
 
 
@@ -468,7 +475,7 @@ def test_history_and_checkpoints_say_what_happened(tmp_path):
     net = create(MLP, channels=3, size=SIZE, classes=CLASSES)
     net.load_state_dict(loaded["model"])
     for split, data in (("train", pictures()), ("test", pictures(50, 1))):
-        right = (net.eval()(augmentation.standardize(data.images)).argmax(1) == data.labels).double().mean()
+        right = (net.eval()(standardize(data.images)).argmax(1) == data.labels).double().mean()
         assert float(rows[1000][f"{split}_accuracy"]) == pytest.approx(float(right))
     assert float(rows[1000]["train_accuracy"]) > 0.9 > 0.5 > float(rows[0]["train_accuracy"])
     first = create(MLP, channels=3, size=SIZE, classes=CLASSES, seed=3).state_dict()
@@ -480,7 +487,7 @@ def test_batch_accuracy_and_loss_are_those_of_the_batches(tmp_path):
     outcome = trained(tmp_path, trainer, checkpoints=[0])
     data, net = pictures(), create(MLP, channels=3, size=SIZE, classes=CLASSES, seed=3)
     for row, chosen in zip(csv.DictReader(io.StringIO(outcome.history)), batches(COUNT, 20, 0, 3, 3), strict=True):
-        logits, labels = net(augmentation.standardize(data.images[chosen])).detach(), data.labels[chosen]
+        logits, labels = net(standardize(data.images[chosen])).detach(), data.labels[chosen]
         assert float(row["loss"]) == pytest.approx(float(torch.nn.functional.cross_entropy(logits, labels)), rel=1e-5)
         assert float(row["batch_accuracy"]) == pytest.approx(float((logits.argmax(1) == labels).double().mean()))
 
@@ -543,8 +550,8 @@ def test_whoever_holds_the_lock_finds_steps_and_losses_that_agree(tmp_path, monk
             if jobs and jobs[0].trainer.step:
                 job = jobs[0]
                 with job.trainer.lock:
-                    job.books.add(job.trainer.read(wait=True), job.trainer.training)
-                    seen.append((job.books.read, job.trainer.step))
+                    job.history.add(job.trainer.read(wait=True), job.trainer.training)
+                    seen.append((job.history.read, job.trainer.step))
 
     interval = sys.getswitchinterval()
     sys.setswitchinterval(1e-6)
@@ -700,33 +707,31 @@ class Terminal(io.StringIO):
 
 def test_the_live_line_shows_the_run_and_stays_one_line(monkeypatch):
     clock = itertools.count(0.0, 1.0)
-    monkeypatch.setattr(run.time, "monotonic", lambda: float(next(clock)))
-    books = run.Books(every=10)
+    monkeypatch.setattr(progress.time, "monotonic", lambda: float(next(clock)))
+    books = History(every=10)
     books.add([(2.0, 5), (1.5, 10)], settings_of(steps=1000))
     for stream, lines in ((Terminal(), True), (io.StringIO(), False)):
-        with run.Live(1000, 20, stream) as live:
+        with progress.Live(1000, 20, stream) as live:
             live.start(0)
-            live.update(2, books, 0.05)
-            live.update(4, books, 0.05)
+            for step in (2, 4):
+                live.update(step, lambda: books.words(20))
         shown = stream.getvalue()
         assert "\n" not in shown and bool(shown) == lines
         if lines:
             last = shown.split("\x1b[2K")[2]
-            assert last.startswith(
-                "step 4/1000, 40 images/s, loss 1.5000, train accuracy 37.50%, learning rate 0.05, 8 min"
-            )
+            assert last.startswith("step 4/1000, 40 images/s, loss 1.5000, train accuracy 37.50%, 8 min")
 
 
 def test_plain_lines_come_at_growing_intervals(monkeypatch, caplog):
     now = [0.0]
-    monkeypatch.setattr(run.time, "monotonic", lambda: now[0])
+    monkeypatch.setattr(progress.time, "monotonic", lambda: now[0])
     # Whether an earlier test has opened a log in this process, which ends propagation, must not matter.
-    monkeypatch.setattr(run, "log", logging.getLogger("live"))
-    with caplog.at_level("INFO", "live"), run.Live(10_000, 20, io.StringIO()) as live:
+    monkeypatch.setattr(progress, "log", logging.getLogger("live"))
+    with caplog.at_level("INFO", "live"), progress.Live(10_000, 20, io.StringIO()) as live:
         live.start(0)
         for second in range(1, 300):
             now[0] = float(second)
-            live.update(second, run.Books(every=1), 0.1)
+            live.update(second, lambda: "")
     shown = [int(record.getMessage().split("/")[0].removeprefix("step ")) for record in caplog.records]
     assert shown == [5, 15, 35, 75, 135, 195, 255]
 

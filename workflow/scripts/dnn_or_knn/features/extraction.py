@@ -21,11 +21,11 @@ import numpy as np
 import torch
 from torch import nn
 
+from ..networks.input import standardize
 from ..networks.parts import ProbePoint
 from ..runtime import devices, files
-from ..runtime.command_line import Progress, log
 from ..runtime.errors import UserError, nearest
-from ..training.augmentation import standardize
+from ..runtime.progress import Progress, log
 
 #: What a network computes of one batch of uint8 images: features by probe point, and "logits" if wanted.
 Forward = Callable[[torch.Tensor], dict[str, torch.Tensor]]

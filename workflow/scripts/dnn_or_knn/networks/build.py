@@ -8,7 +8,7 @@ declares its own `probe_points` and has
 - `activations(x)`: the pooled features (N, dimensions) at every probe point but `input`, by name, in order;
 - `initialize(generator)`: draws all weights.
 
-`x` is a batch of standardized images (N, channels, size, size), see `images.standardize`. Logits, embeddings and pooled
+`x` is a batch of standardized images (N, channels, size, size), see `networks/input.py`. Logits, embeddings and pooled
 features are computed in float32 (float64 for a float64 network) even under bfloat16 autocast.
 """
 

@@ -133,26 +133,3 @@ class LogFile(logging.FileHandler):
     def handleError(self, record: logging.LogRecord) -> None:
         if not isinstance(sys.exc_info()[1], OSError):
             super().handleError(record)
-
-
-class Progress:
-    """A line about a long job at sensible intervals: done of total, rate, time left."""
-
-    def __init__(self, what: str, total: int, unit: str = "", interval: float = 10.0) -> None:
-        self.what, self.total, self.unit, self.interval = what, total, unit, interval
-        self.started = self.last = time.monotonic()
-        self.first: int | None = None
-
-    def update(self, done: int, note: str = "", *, force: bool = False) -> None:
-        """Report that `done` of the total are done, if the interval has passed, or `force`."""
-        now = time.monotonic()
-        if self.first is None:
-            self.first = done
-        if not force and now - self.last < self.interval:
-            return
-        self.last = now
-        rate = (done - self.first) / max(now - self.started, 1e-9)
-        left = f"{(self.total - done) / rate:.0f} s left" if rate > 0 else "time left unknown"
-        log.info(
-            "%s %d/%d %s, %.3g/s, %s%s", self.what, done, self.total, self.unit, rate, left, f", {note}" if note else ""
-        )

@@ -1,7 +1,6 @@
-"""What happens to images between the store and the network, as batched tensor work on whatever device holds them.
+"""Augmentation of a batch's uint8 pixels, as tensor work on whatever device holds them: zero-pad, random crop back, flip.
 
-The order is the paper's: augmentation of the uint8 pixels (zero-pad, random crop back, horizontal flip), then per-image
-standardization. Random numbers are a hash of (seed, step, position in the batch), in integer arithmetic: the same on
+Per-image standardization comes after it (`networks/input.py`), as in the paper. Random numbers are a hash of (seed, step, position in the batch), in integer arithmetic: the same on
 CPU and GPU, the same after a resumption, without any state, and computable inside a CUDA graph from a step counter that
 lives on the device.
 """
@@ -15,22 +14,6 @@ _GAMMA = -0x61C8864680B583EB
 _MIX_1 = -0x40A7B892E31B1A47
 _MIX_2 = -0x6B2FB644ECCEEE15
 _MASK_64 = (1 << 64) - 1
-
-
-def standardize(images: torch.Tensor, dtype: torch.dtype = torch.float32) -> torch.Tensor:
-    """Return images with their own mean subtracted, divided by max(std, 1 / sqrt(number of values)).
-
-    Parameters
-    ----------
-    images: uint8 (N, channels, height, width). A dense memory format, plain or channels-last, is kept.
-    dtype: floating type of the result. Mean and standard deviation (the population's) run over all values of an image.
-    """
-    if not images.is_contiguous() and images.is_contiguous(memory_format=torch.channels_last):
-        return standardize(images.permute(0, 2, 3, 1), dtype).permute(0, 3, 1, 2)
-    x = images.flatten(1).to(dtype)
-    x = x - x.mean(dim=1, keepdim=True)
-    deviation = x.square().mean(dim=1, keepdim=True).sqrt()
-    return (x / deviation.clamp_min(x.shape[1] ** -0.5)).view(images.shape)
 
 
 def draws(

@@ -1,87 +1,38 @@
 """A training run that cannot be lost: checkpoints, evaluations, states on disk, a history and a live line.
 
-What a step computes, and how it is made fast, is in `trainer.py`.
+What a step computes, and how it is made fast, is in `step.py`.
 """
 
 from __future__ import annotations
 
-import contextlib
-import csv
 import hashlib
 import io
 import logging
-import math
 import os
-import sys
 import threading
 import time
 from collections import deque
 from collections.abc import Callable, Mapping, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
-from dataclasses import dataclass, field
 from typing import Any, NamedTuple, NoReturn
 
 import torch
 
 from ..runtime import files
 from ..runtime.command_line import EXIT_INTERRUPTED
-from ..runtime.errors import Interrupted, UserError
-from ..runtime.resume import State, StopRequests, stop_requests
-from .step import Images, Trainer, learning_rate
+from ..runtime.errors import Interrupted
+from ..runtime.progress import Live
+from ..runtime.resume import State
+from ..runtime.signals import StopRequests, stop_requests
+from .batches import Images
+from .history import Diverged, History, history_text
+from .step import Trainer, learning_rate
 
 log = logging.getLogger("dnn_or_knn")
 #: A history has about this many rows.
 HISTORY_ROWS = 500
 #: A step that took so many seconds is saved at once: a stop request inside the next one then finds its state on disk.
 LONG_STEP = 10.0
-HISTORY_COLUMNS = ("step", "loss", "batch_accuracy", "learning_rate", "train_accuracy", "test_accuracy")
-
-
-@dataclass
-class Books:
-    """What a run has found so far, apart from weights: enough to continue it."""
-
-    every: int
-    rows: list[list[float]] = field(default_factory=list)
-    losses: list[float] = field(default_factory=list)
-    right: int = 0
-    last_loss: float | None = None
-    read: int = 0
-    evaluated: dict[int, list[float]] = field(default_factory=dict)
-    sessions: list[dict[str, Any]] = field(default_factory=list)
-
-    def add(self, found: Sequence[tuple[float, int]], training: Mapping[str, Any]) -> None:
-        """Take in the losses and right answers of the next steps; a loss that is not finite raises `UserError`."""
-        for loss, right in found:
-            if not math.isfinite(loss):
-                self._diverged(f"the loss became {loss}", learning_rate(training, self.read))
-            self.read += 1
-            self.losses.append(loss)
-            self.right += right
-            if self.read % self.every == 0 or self.read == training["steps"]:
-                accuracy = self.right / (len(self.losses) * training["batch_size"])
-                rate = learning_rate(training, self.read - 1)
-                self.rows.append([self.read, math.fsum(self.losses) / len(self.losses), accuracy, rate])
-                self.last_loss = loss
-                self.losses, self.right = [], 0
-
-    def check(self, weights: Mapping[str, torch.Tensor], rate: float) -> None:
-        """Raise `UserError` if weights after the step that was read last are not finite."""
-        for name, tensor in weights.items():
-            if not bool(torch.isfinite(tensor).all()):
-                self._diverged(f"{name} is no longer finite", rate, after=True)
-
-    def _diverged(self, what: str, rate: float, *, after: bool = False) -> NoReturn:
-        last = self.losses[-1] if self.losses else self.last_loss
-        known = f"; the last finite loss was {last:.6g}, in step {self.read}" if last is not None else ""
-        raise Diverged(
-            f"training diverged: {what} in step {self.read if after else self.read + 1}, at learning rate {rate:g}{known};"
-            " lower training.learning_rate, or check the data"
-        )
-
-
-class Diverged(UserError):
-    """The loss or a weight is no longer finite: trained again, the same would come."""
 
 
 class Outcome(NamedTuple):
@@ -151,7 +102,7 @@ class _Run:
         self.trainer, self.data, self.test, self.saved = trainer, data, test, saved
         self.checkpoints, self.accuracy_at, self.save_every = set(checkpoints), set(accuracy_at), save_every
         self.steps: int = trainer.training["steps"]
-        self.books = Books(every=max(1, self.steps // HISTORY_ROWS))
+        self.history = History(every=max(1, self.steps // HISTORY_ROWS))
         self.kept: dict[str, dict[str, Any]] = {}
         self.submitted: set[str] = set()
         self.writer = ThreadPoolExecutor(1, thread_name_prefix="writer")
@@ -173,7 +124,7 @@ class _Run:
             "device": str(trainer.device),
             "threads": torch.get_num_threads(),
         }
-        self.books.sessions.append(session)
+        self.history.sessions.append(session)
         with stop_requests(self._stop_late) as requests, Live(self.steps, trainer.training["batch_size"]) as live:
             trainer.prepare(self.steps - trainer.step)
             started, self.first = time.monotonic(), trainer.step
@@ -184,12 +135,12 @@ class _Run:
                     break
                 self.stepped_at = time.monotonic()
                 trainer.advance()
-                with trainer.lock:  # what was read is in the books before another thread can save them
+                with trainer.lock:  # what was read is in the history before another thread can save them
                     found = trainer.read()
-                    self.books.add(found, trainer.training)
+                    self.history.add(found, trainer.training)
                 if found:
                     self._collect(limit=2)
-                live.update(trainer.step, self.books, learning_rate(trainer.training, trainer.step - 1))
+                live.update(trainer.step, self._words)
             seconds = time.monotonic() - started
             session["seconds"] = round(seconds, 3)
             session["images_per_second"] = round(
@@ -200,13 +151,18 @@ class _Run:
             self._stop_if_asked(requests)
         return self._outcome()
 
+    def _words(self) -> str:
+        training = self.trainer.training
+        rate = f"learning rate {learning_rate(training, self.trainer.step - 1):g}"
+        return ", ".join(filter(None, [self.history.words(training["batch_size"]), rate]))
+
     def _at_step(self, requests: StopRequests) -> None:
         """Do what is due between two steps: checkpoint, stop, evaluation, state."""
         step, name = self.trainer.step, checkpoint_name(self.trainer.step)
         if step in self.checkpoints and name not in self.submitted:
             self._keep(name)
         self._stop_if_asked(requests)
-        if step in self.accuracy_at and step not in self.books.evaluated:
+        if step in self.accuracy_at and step not in self.history.evaluated:
             self._evaluate(lambda: self._stop_if_asked(requests))
         now = time.monotonic()
         long_step = step > self.first and now - self.stepped_at >= LONG_STEP
@@ -250,18 +206,10 @@ class _Run:
         """Take a state and hand it to the writer, after the checkpoints that it refers to. See `Trainer.snapshot`."""
         trainer = self.trainer
         with trainer.lock:
-            self.books.add(trainer.read(wait=True), trainer.training)
-            snapshot, books = trainer.snapshot(copy=copy), self.books
-            books.sessions[-1]["to"] = trainer.step
-            snapshot["books"] = {
-                "rows": [list(row) for row in books.rows],
-                "losses": list(books.losses),
-                "last_loss": books.last_loss,
-                "right": books.right,
-                "read": books.read,
-                "evaluated": dict(books.evaluated),
-                "sessions": [{**session} for session in books.sessions],
-            }
+            self.history.add(trainer.read(wait=True), trainer.training)
+            snapshot, history = trainer.snapshot(copy=copy), self.history
+            history.sessions[-1]["to"] = trainer.step
+            snapshot["history"] = history.copy()
         progress = self._progress()
         self._submit(lambda: self._write_state(snapshot, progress))
         self.saved_at = time.monotonic()
@@ -272,7 +220,7 @@ class _Run:
 
     def _progress(self) -> tuple[int, int]:
         """Return what a state holds, in short: steps and evaluations done."""
-        return self.trainer.step, len(self.books.evaluated)
+        return self.trainer.step, len(self.history.evaluated)
 
     def _resume(self) -> None:
         payload = self.saved.load()
@@ -293,8 +241,8 @@ class _Run:
                 raise _Unusable(f"{path} is missing or damaged")
         self.trainer.restore(state)
         self.kept, self.submitted = dict(state["kept"]), set(state["kept"])
-        for key, value in state["books"].items():
-            setattr(self.books, key, value)
+        for key, value in state["history"].items():
+            setattr(self.history, key, value)
         self.on_disk = self._progress()
         log.info("resuming at step %d of %d", self.trainer.step, self.steps)
 
@@ -313,9 +261,9 @@ class _Run:
     def _keep(self, name: str) -> None:
         trainer = self.trainer
         with trainer.lock:
-            self.books.add(trainer.read(wait=True), trainer.training)
+            self.history.add(trainer.read(wait=True), trainer.training)
         weights, step = trainer.weights(), trainer.step
-        self.books.check(weights, learning_rate(trainer.training, max(step - 1, 0)))
+        self.history.check(weights, learning_rate(trainer.training, max(step - 1, 0)))
 
         def write() -> None:
             content = to_bytes(weights, step)
@@ -329,17 +277,17 @@ class _Run:
     def _evaluate(self, between: Callable[[], None]) -> None:
         found = [self.trainer.accuracy(part, between=between) for part in (self.data, self.test)]
         with self.trainer.lock:
-            self.books.evaluated[self.trainer.step] = found
+            self.history.evaluated[self.trainer.step] = found
 
     def _outcome(self) -> Outcome:
         names = [checkpoint_name(step) for step in sorted(self.checkpoints) if step <= self.steps]
-        rows = self.books.rows
+        rows = self.history.rows
         return Outcome(
             checkpoints=names,
             digests={name: self.kept[name] for name in names},
-            history=history_text(rows, self.books.evaluated),
+            history=history_text(rows, self.history.evaluated),
             final_loss=rows[-1][1],
-            sessions=self.books.sessions,
+            sessions=self.history.sessions,
         )
 
 
@@ -353,96 +301,3 @@ def to_bytes(weights: Mapping[str, torch.Tensor], step: int) -> bytes:
     stream = io.BytesIO()
     torch.save({"model": {name: tensor.contiguous() for name, tensor in weights.items()}, "step": step}, stream)
     return stream.getvalue()
-
-
-def history_text(rows: Sequence[Sequence[float]], evaluated: Mapping[int, Sequence[float]]) -> str:
-    """Return history.csv.
-
-    Columns: step; the mean cross-entropy and the running accuracy of the batches since the row before (training mode,
-    augmented, weights changing); the last learning rate; the network's train and test accuracy (evaluation mode, no
-    augmentation) at evaluation steps without kept weights. Fields that do not apply are empty.
-    """
-    lines = {int(step): [repr(loss), repr(accuracy), f"{rate:.12g}", "", ""] for step, loss, accuracy, rate in rows}
-    for step, found in evaluated.items():
-        lines[step] = [*lines.get(step, ["", "", ""])[:3], *map(repr, found)]
-    stream = io.StringIO()
-    writer = csv.writer(stream, lineterminator="\n")
-    writer.writerow(HISTORY_COLUMNS)
-    writer.writerows([step, *lines[step]] for step in sorted(lines))
-    return stream.getvalue()
-
-
-class Live:
-    """What people see of a run: on a terminal one line that is kept up to date, elsewhere a plain line now and then.
-
-    Plain lines come after 5 seconds, then twice as late each time, up to once a minute. With a terminal they go to the log
-    file alone.
-    """
-
-    def __init__(self, steps: int, batch_size: int, stream: Any = None) -> None:
-        self.steps, self.batch_size, self.stream = steps, batch_size, stream if stream is not None else sys.stderr
-        self.terminal = bool(self.stream.isatty())
-        self.first = 0
-        self.started = self.drawn = self.logged = time.monotonic()
-        self.interval = 5.0
-        self.recent: deque[tuple[float, int]] = deque(maxlen=20)
-
-    def __enter__(self) -> Live:
-        return self
-
-    def __exit__(self, *_error: object) -> None:
-        if self.terminal:
-            self.stream.write("\x1b[2K\r")
-            self.stream.flush()
-
-    def start(self, step: int) -> None:
-        """Begin to count: `step` steps are done."""
-        self.first = step
-        self.started = self.drawn = self.logged = time.monotonic()
-        self.recent.append((self.started, step))
-
-    def update(self, step: int, books: Books, rate: float) -> None:
-        """Show where the run is, if it is time to."""
-        now = time.monotonic()
-        if now - self.drawn < (0.2 if self.terminal else 1.0) and step < self.steps:
-            return
-        self.drawn = now
-        self.recent.append((now, step))
-        text = self.text(step, books, rate)
-        if self.terminal:
-            width = _columns(self.stream)
-            # The cursor goes back to the line's begin, so that another line takes its place.
-            self.stream.write(f"\x1b[2K{text[: width - 1]}\r")
-            self.stream.flush()
-        if now - self.logged >= self.interval or step == self.steps:
-            self.logged = now
-            self.interval = min(2 * self.interval, 60.0)
-            log.log(logging.DEBUG if self.terminal else logging.INFO, "%s", text)
-
-    def text(self, step: int, books: Books, rate: float) -> str:
-        """Return the line."""
-        (then, before), (now, _) = self.recent[0], self.recent[-1]
-        speed = (step - before) / max(now - then, 1e-9)
-        parts = [f"step {step}/{self.steps}", f"{speed * self.batch_size:.0f} images/s"]
-        if books.losses:
-            loss, right = books.losses[-1], books.right / (len(books.losses) * self.batch_size)
-            parts += [f"loss {loss:.4f}", f"train accuracy {right:.2%}"]
-        elif books.rows:
-            parts += [f"loss {books.rows[-1][1]:.4f}", f"train accuracy {books.rows[-1][2]:.2%}"]
-        parts.append(f"learning rate {rate:g}")
-        if step < self.steps and speed > 0:
-            parts.append(f"{_duration((self.steps - step) / speed)} left")
-        return ", ".join(parts)
-
-
-def _columns(stream: Any) -> int:
-    with contextlib.suppress(OSError, ValueError, AttributeError):
-        return os.get_terminal_size(stream.fileno()).columns or 120
-    return 120
-
-
-def _duration(seconds: float) -> str:
-    if seconds < 100:
-        return f"{seconds:.0f} s"
-    minutes = round(seconds / 60)
-    return f"{minutes} min" if minutes < 100 else f"{minutes // 60} h {minutes % 60:02d} min"

@@ -11,90 +11,33 @@ gradients without the learning rate. (The classical form v ← μ·v − η·g d
 Everything random at a step is a function of (seed, step): the sample order of an epoch of (seed, epoch), the augmentation
 of (seed, step). It is drawn in integer arithmetic, equal on CPU and GPU, so neither evaluations nor interruptions can shift
 it. On a CPU the trajectory is a function of the specification and the data alone, bit for bit, given libraries, processor and
-number of threads. On a GPU it is so up to rounding: a stopwatch chooses cuDNN's algorithms, sums of gradients have no fixed
+number of threads. On a GPU it is so up to rounding, which grows from step to step: a stopwatch chooses cuDNN's algorithms, sums of gradients have no fixed
 order, and whether steps are compiled depends on the machine and, in a run that goes on, on how many are left.
 """
 
 from __future__ import annotations
 
-import functools
 import logging
 import threading
 from collections import deque
 from collections.abc import Callable, Mapping
-from concurrent.futures import Future, ThreadPoolExecutor
-from typing import Any, NamedTuple
+from typing import Any
 
-import numpy as np
 import torch
 from torch import nn
 from torch.optim.sgd import sgd  # the function: torch.optim.SGD imports all of torch.compile, seconds of a short job
 
+from ..networks.input import standardize
 from ..runtime import devices
 from ..runtime.errors import UserError
-from ..seeds import generator
-from . import augmentation as images
+from .batches import PLAN, Batches, Images
+from .losses import Losses
 
 log = logging.getLogger("dnn_or_knn")
-#: Steps whose batches are drawn and sent to the device together.
-PLAN = 64
 #: Half of the steps that the host may be ahead of a GPU: enough to keep it fed, few enough to stop quickly.
 RUN_AHEAD = 8
-#: Steps between two transfers of losses from a GPU; a divisor of PLAN.
-READ_EVERY = 16
 #: Compilation takes about a minute: it pays for networks with more convolutions, in runs of at least so many steps.
 COMPILE_CONVOLUTIONS, COMPILE_STEPS = 4, 2000
-
-
-class Images(NamedTuple):
-    """Images, uint8 (N, channels, size, size), and labels, int64 (N,), on one device."""
-
-    images: torch.Tensor
-    labels: torch.Tensor
-
-
-# What is random, and what is scheduled.
-
-
-@functools.lru_cache(maxsize=4)
-def epoch_order(count: int, seed: int, epoch: int, buffer: int | None = None) -> np.ndarray:
-    """Return the order of the training images in one epoch, int64 (count,), a function of (seed, epoch).
-
-    Parameters
-    ----------
-    count: number of training images.
-    buffer: None for a full shuffle. A number: the order in which a shuffle buffer of so many images gives out images
-        that come in sequence, as tf.data's `shuffle` does: the buffer is filled, then a place is drawn, its image goes
-        out and the next one takes its place; at the end of the epoch the buffer is emptied at random.
-    """
-    bits = generator(f"order/{epoch}", seed).bit_generator.random_raw(count)
-    if buffer is None:
-        return np.argsort(bits, kind="stable")
-    waiting = list(range(min(buffer, count)))
-    order = []
-    for new, draw in zip(range(len(waiting), count), bits.tolist(), strict=False):
-        place = draw % len(waiting)
-        order.append(waiting[place])
-        waiting[place] = new
-    for draw in bits[len(order) :].tolist():
-        place = draw % len(waiting)
-        order.append(waiting[place])
-        waiting[place] = waiting[-1]
-        waiting.pop()
-    return np.array(order, dtype=np.int64)
-
-
-def batches(count: int, batch_size: int, first: int, steps: int, seed: int, buffer: int | None = None) -> np.ndarray:
-    """Return which images make the batches of `steps` steps from step `first`, int64 (steps, batch_size).
-
-    Batches are cut from the epochs' orders one after the other; a batch may span two epochs, so that all are full.
-    """
-    start, stop = first * batch_size, (first + steps) * batch_size
-    parts = []
-    for epoch in range(start // count, (stop - 1) // count + 1):
-        order = epoch_order(count, seed, epoch, buffer)
-        parts.append(order[max(start - epoch * count, 0) : stop - epoch * count])
-    return np.concatenate(parts).reshape(steps, batch_size)
 
 
 def learning_rate(training: Mapping[str, Any], step: int) -> float:
@@ -147,8 +90,8 @@ class Trainer:
         self.convolutions = sum(isinstance(module, nn.Conv2d) for module in network.modules())
         self._layout = torch.channels_last if self.convolutions else torch.contiguous_format
         self.network = network.to(device, devices.dtype(precision)).to(memory_format=self._layout).train()
-        self._data = data
-        self._augments = bool(training["pad"] or training["flip"])
+        self.batches = Batches(data, training, seed)
+        self.losses = Losses(device, devices.dtype(precision))
         # A CUDA graph reads the learning rate from the device; the CPU's kernel takes it as it is, in double precision.
         self._rate: float | torch.Tensor = torch.zeros((), device=device) if device.type == "cuda" else 0.0
         self._rate_sent: float | None = None
@@ -158,21 +101,9 @@ class Trainer:
         decay, decay_on = training["weight_decay"], training["weight_decay_on"]
         names = {name: decay if decayed(p, decay_on) else 0.0 for name, p in self._parameters.items()}
         self._groups = [(value, [n for n in names if names[n] == value]) for value in sorted(set(names.values()))]
-        batch = training["batch_size"]
-        self._slot = torch.zeros(1, dtype=torch.int64, device=device)
-        self._plan = torch.zeros((PLAN, batch), dtype=torch.int64, device=device)
-        self._offsets = torch.zeros((PLAN, batch, 2), dtype=torch.int64, device=device)
-        self._flips = torch.zeros((PLAN, batch), dtype=torch.bool, device=device)
-        self._losses = torch.zeros(PLAN, dtype=devices.dtype(precision), device=device)
-        self._correct = torch.zeros(PLAN, dtype=torch.int64, device=device)
         self._logits: Callable[[torch.Tensor], torch.Tensor] = self._plain_logits
         self._graph: torch.cuda.CUDAGraph | None = None
         self._buffers_before: dict[str, torch.Tensor] | None = None
-        self._planned: int | None = None
-        self._planner = ThreadPoolExecutor(1, thread_name_prefix="planner")
-        self._next_plan: tuple[int, Future[np.ndarray]] | None = None
-        self._unread = 0
-        self._arriving: deque[tuple[torch.cuda.Event | None, torch.Tensor, torch.Tensor]] = deque()
         self._behind: deque[torch.cuda.Event] = deque()
 
     def prepare(self, steps: int) -> None:
@@ -183,17 +114,14 @@ class Trainer:
             self._logits = devices.compiled(self._plain_logits, self.device)
         torch.backends.cudnn.benchmark = True
         with self.lock:
-            self._load_plan(self.step // PLAN)
+            self.batches.go_to(self.step)
             if not self._capture() and self._logits != self._plain_logits:
                 self._logits = self._plain_logits
                 self._capture()
 
     def advance(self) -> None:
         """Make one step."""
-        chunk, slot = divmod(self.step, PLAN)
-        if self._planned != chunk:
-            self._load_plan(chunk)
-            self._slot.fill_(slot)
+        self.batches.go_to(self.step)
         self._set_rate(learning_rate(self.training, self.step))
         if self._graph is not None:
             with self.lock:
@@ -215,18 +143,7 @@ class Trainer:
 
         The loss is the batch's mean cross-entropy. Without `wait`, only what has arrived from the device.
         """
-        if wait:
-            self._send_losses()
-        found: list[tuple[float, int]] = []
-        while self._arriving:
-            event, losses, correct = self._arriving[0]
-            if event is not None:
-                if not wait and not event.query():
-                    break
-                event.synchronize()
-            self._arriving.popleft()
-            found += zip(losses.tolist(), correct.tolist(), strict=True)
-        return found
+        return self.losses.read(self.step, wait=wait)
 
     def accuracy(self, data: Images, batch_size: int = 1000, between: Callable[[], None] | None = None) -> float:
         """Return the fraction of images that the network classifies right, in evaluation mode, without augmentation.
@@ -275,29 +192,24 @@ class Trainer:
                 tensor.copy_(snapshot["model"][name])
             for name, buffer in self._momentum.items():
                 buffer.copy_(snapshot["momentum"][name])
-            self.step = self._unread = snapshot["step"]
-            self._planned = None
-            self._arriving.clear()
+            self.step = snapshot["step"]
+            self.batches.forget()
+            self.losses.go_to(self.step)
 
     def close(self) -> None:
         """Stop the thread that draws batches."""
-        self._planner.shutdown(wait=True, cancel_futures=True)
+        self.batches.close()
 
     # One step.
 
     def _plain_logits(self, batch: torch.Tensor) -> torch.Tensor:
-        x = images.standardize(batch.contiguous(memory_format=self._layout), devices.dtype(self.precision))
+        x = standardize(batch.contiguous(memory_format=self._layout), devices.dtype(self.precision))
         with devices.autocast(self.precision, self.device):
             return self.network(x)
 
     def _gradients(self) -> tuple[torch.Tensor, torch.Tensor]:
-        """Forward and backward of the planned batch at `_slot`; return its loss and its number of right answers."""
-        chosen = self._plan.index_select(0, self._slot).view(-1)
-        batch, labels = self._data.images.index_select(0, chosen), self._data.labels.index_select(0, chosen)
-        if self._augments:
-            offsets = self._offsets.index_select(0, self._slot)[0]
-            flips = self._flips.index_select(0, self._slot)[0] if self.training["flip"] else None
-            batch = images.augment(batch, offsets, flips, pad=self.training["pad"])
+        """Forward and backward of the next batch; return its loss and its number of right answers."""
+        batch, labels = self.batches.next()
         logits = self._logits(batch)
         loss = nn.functional.cross_entropy(logits, labels)
         loss.backward()
@@ -321,9 +233,8 @@ class Trainer:
                     maximize=False,
                 )
         self._forget_gradients()
-        self._losses.index_copy_(0, self._slot, loss.view(1))
-        self._correct.index_copy_(0, self._slot, correct.view(1))
-        self._slot += 1
+        self.losses.put(self.batches.slot, loss, correct)
+        self.batches.slot += 1
 
     def _forget_gradients(self) -> None:
         for parameter in self._parameters.values():
@@ -338,55 +249,9 @@ class Trainer:
             self._rate = rate
 
     def _count(self) -> None:
-        """One more step is done; its loss is on its way to `read`, from a GPU with those of other steps."""
+        """One more step is done."""
         self.step += 1
-        if self.device.type != "cuda" or self.step % READ_EVERY == 0:
-            self._send_losses()
-
-    # Batches to the device, losses from it.
-
-    def _load_plan(self, chunk: int) -> None:
-        """Put the batches and the augmentation of steps chunk · PLAN … into place, and start drawing the next ones."""
-        if self._next_plan is None or self._next_plan[0] != chunk:
-            self._next_plan = (chunk, self._planner.submit(self._draw, chunk))
-        drawn = torch.from_numpy(self._next_plan[1].result())
-        if self.device.type == "cuda":
-            drawn = drawn.pin_memory()
-        self._plan.copy_(drawn, non_blocking=True)
-        if self._augments:
-            # Steps follow one another in the draws, so that one call with a chunk's size gives what PLAN calls would.
-            size = self._plan.numel()
-            offsets, flips = images.draws(self.seed, chunk, size, pad=self.training["pad"], device=self.device)
-            self._offsets.copy_(offsets.view_as(self._offsets))
-            self._flips.copy_(flips.view_as(self._flips))
-        self._slot.zero_()
-        self._planned = chunk
-        self._next_plan = (chunk + 1, self._planner.submit(self._draw, chunk + 1))
-
-    def _draw(self, chunk: int) -> np.ndarray:
-        buffer = self.training["shuffle_buffer"] if self.training["shuffle"] == "buffer" else None
-        batch = self.training["batch_size"]
-        return batches(len(self._data.labels), batch, chunk * PLAN, PLAN, self.seed, buffer)
-
-    def _send_losses(self) -> None:
-        """Start copying the losses that have not been read to the host; they must all be of the loaded plan."""
-        if self._unread == self.step:
-            return
-        last = (self.step - 1) % PLAN + 1
-        part = slice(last - (self.step - self._unread), last)
-        event = None
-        losses, correct = self._losses[part], self._correct[part]
-        if self.device.type == "cuda":
-            losses, correct = (
-                torch.empty(t.shape, dtype=t.dtype, pin_memory=True).copy_(t, non_blocking=True)
-                for t in (losses, correct)
-            )
-            event = torch.cuda.Event(blocking=True)
-            event.record(torch.cuda.current_stream(self.device))
-        else:
-            losses, correct = losses.clone(), correct.clone()
-        self._arriving.append((event, losses, correct))
-        self._unread = self.step
+        self.losses.count(self.step)
 
     def _stay_close(self) -> None:
         """Wait until the device has done what it had been given when this was called last."""
@@ -404,9 +269,9 @@ class Trainer:
         changed = [
             *self.network.state_dict().values(),
             *self._momentum.values(),
-            self._slot,
-            self._losses,
-            self._correct,
+            self.batches.slot,
+            self.losses.losses,
+            self.losses.correct,
         ]
         before = [tensor.clone() for tensor in changed]
         stream, graph = torch.cuda.Stream(), torch.cuda.CUDAGraph()
@@ -428,6 +293,6 @@ class Trainer:
         with torch.no_grad():
             for tensor, value in zip(changed, before, strict=True):
                 tensor.copy_(value)
-        self._slot.fill_(self.step % PLAN)
+        self.batches.slot.fill_(self.step % PLAN)
         torch.cuda.synchronize()
         return self._graph is not None

@@ -717,3 +717,18 @@ def test_weights_that_do_not_fit_into_memory_are_not_called_damaged(made, tmp_pa
 
     monkeypatch.setattr(torch, "load", full)
     assert "memory" in (said := refused(made, tmp_path, capsys)) and "something else" not in said
+
+
+@pytest.mark.parametrize("layers", [["embedding"], "hidden"])
+@pytest.mark.parametrize("precision", ["float32", "bf16"])
+def test_the_features_of_every_shard_compile_as_one_graph(made, layers, precision):
+    """What torch.compile makes of a forward pass, but for the kernels, which it would write for a GPU."""
+    network, device = made.models[3].eval(), torch.device("cpu")
+    names = [point.name for point in extraction.select(network, layers) if point.name != "input"]
+    plain = extraction.forward_function(network, names, True, device=device, precision=precision)
+    compiled = torch.compile(plain, dynamic=False, fullgraph=True, backend="aot_eager")
+    with torch.no_grad():
+        for batch in (torch.from_numpy(made.train), torch.from_numpy(made.test)):
+            for name, features in plain(batch).items():
+                torch.testing.assert_close(compiled(batch)[name], features, rtol=1e-2, atol=1e-2)
+    torch.compiler.reset()

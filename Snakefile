@@ -23,11 +23,11 @@ configfile: f"{HOME}/config.yaml"
 
 sys.path.insert(0, f"{HOME}/workflow/scripts")
 
-from dnn_or_knn import head
-from dnn_or_knn.errors import UserError
+from dnn_or_knn.plan import startup
+from dnn_or_knn.runtime.errors import UserError
 
 try:
-    jobs = head.start(
+    jobs = startup.start(
         config,
         # A module that is given a configuration has that one alone.
         [] if workflow.modifier.skip_configfile else workflow.configfiles,
@@ -42,10 +42,10 @@ RESULTS = jobs.results
 RUN = f"{RESULTS}/{{dataset}}/{{architecture}}/{{labels}}/seed{{seed}}"
 
 # How jobs run. It reaches them as resources, since a changed parameter would make them stale.
-SCRIPTS = head.scripts()
+SCRIPTS = startup.scripts()
 DEVICE = jobs.config["device"]
 # Which executor it is, Snakemake knows only after this file is read; of a dry run's, `--jobs` alone tells.
-GPU = head.gpu(
+GPU = startup.gpu(
     DEVICE,
     lambda: (
         workflow.resource_settings.nodes is None
@@ -55,17 +55,16 @@ GPU = head.gpu(
 )
 if (
     workflow.resource_settings.nodes is None
-    and head.local_gpus()
+    and startup.local_gpus()
     and "gpu" not in workflow.global_resources
 ):
     # One more than there are: it starts, loads its libraries, and waits for the first GPU that another gives back.
-    workflow.register_resource("gpu", head.local_gpus() + 1)
+    workflow.register_resource("gpu", startup.local_gpus() + 1)
 ROOT = jobs.config["data"]["root"]
 DOWNLOAD = "download" if jobs.config["data"]["download"] else "no-download"
 SAVE_EVERY = str(jobs.config["jobs"]["save_every"])
-BATCH = jobs.config["jobs"]["evaluation_batch"]
 FIGURE_NAMES = [*expand("figure{number}", number=range(1, 8)), "training"]
-OVERLAYS = head.overlays(workflow.configfiles)
+OVERLAYS = startup.overlays(workflow.configfiles)
 READERS = " ".join(
     jobs.probes if jobs.config["keep"]["features"] == "until-probed" else []
 )
@@ -92,7 +91,7 @@ include: "workflow/rules/claims.smk"
 
 onstart:
     try:
-        head.freeze(jobs.experiment)
+        startup.freeze(jobs.experiment)
     except UserError as error:
         raise WorkflowError(str(error))
 

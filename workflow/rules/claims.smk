@@ -29,7 +29,7 @@ rule claims:
     conda:
         "../../envs/pipeline.yaml"
     params:
-        spec=jobs.claims,
+        spec=jobs.told("claims"),
         measures=subpath(input.measures, parent=True),
         folder=subpath(output.manifest, parent=True),
     shell:
@@ -49,7 +49,7 @@ rule beside:
     conda:
         "../../envs/pipeline.yaml"
     params:
-        spec=jobs.beside,
+        spec=jobs.told("beside"),
         measures=subpath(input.measures, parent=True),
         folder=subpath(output.manifest, parent=True),
     shell:
@@ -73,7 +73,7 @@ rule choices:
     conda:
         "../../envs/pipeline.yaml"
     params:
-        spec=jobs.choices,
+        spec=jobs.told("choices"),
         measures=subpath(input.measures, parent=True),
         folder=subpath(output.manifest, parent=True),
     shell:
@@ -116,7 +116,7 @@ rule report:
     resources:
         overlays=OVERLAYS,
     params:
-        spec=jobs.report,
+        spec=jobs.told("report"),
         results=subpath(output.page, parent=True),
     shell:
         "python workflow/scripts/report.py --spec {params.spec:q} --results {params.results:q} --output {output.page:q}"

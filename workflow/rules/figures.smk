@@ -31,7 +31,7 @@ rule figure:
     conda:
         "../../envs/pipeline.yaml"
     params:
-        spec=jobs.figure,
+        spec=jobs.told("figure"),
         measures=subpath(input.measures, parent=True),
         prefix=subpath(output.manifest, strip_suffix=".json"),
     shell:
@@ -56,7 +56,7 @@ rule curves:
     conda:
         "../../envs/pipeline.yaml"
     params:
-        spec=jobs.curves,
+        spec=jobs.told("curves"),
         results=subpath(output.manifest, ancestor=2),
         prefix=subpath(output.manifest, strip_suffix=".json"),
     shell:

@@ -18,6 +18,8 @@ localrules:
 
 
 rule prepare:
+    input:
+        head.forcing(jobs, workflow),
     output:
         arrays=STORE_ARRAYS,
         manifest=f"{STORE}/store.json",
@@ -32,7 +34,7 @@ rule prepare:
         mem_mb=lambda wildcards, attempt: 4000 * attempt,
         runtime=lambda wildcards, attempt: f"{attempt}h",
     params:
-        spec=jobs.prepare,
+        spec=jobs.told("prepare"),
         store=subpath(output.manifest, parent=True),
     shell:
         "python workflow/scripts/prepare.py --spec {params.spec:q} --root {resources.root:q} --{resources.download}"
@@ -52,7 +54,7 @@ rule labels:
     conda:
         "../../envs/pipeline.yaml"
     params:
-        spec=jobs.labels,
+        spec=jobs.told("labels"),
         store=subpath(input.store, parent=True),
         folder=subpath(output.manifest, parent=True),
     shell:

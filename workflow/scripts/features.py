@@ -13,7 +13,7 @@ import argparse
 import sys
 from pathlib import Path
 
-from dnn_or_knn import cli, files
+from dnn_or_knn import cli, files, marks
 
 
 def main(args: argparse.Namespace) -> None:
@@ -52,7 +52,8 @@ def main(args: argparse.Namespace) -> None:
         if not devices.is_out_of_memory(error):
             raise
         raise UserError("the device's memory cannot hold the images and one evaluation; set `device: cpu`") from error
-    mark_unprobed(args.unprobed, args.probes)
+    if args.unprobed:
+        marks.leave(args.unprobed, args.probes)
     extraction.publish(job.state / "features", list(made["features"]), args.features)
     if args.logits is not None:
         extraction.publish(job.state / "logits", list(made["logits"]), args.logits)
@@ -75,16 +76,6 @@ def main(args: argparse.Namespace) -> None:
         evaluations_resumed=made["resumed"],
     )
     files.remove(args.state)
-
-
-def mark_unprobed(folder: Path | None, probes: list[str]) -> None:
-    """Leave one empty file for each probe that is to read the features: the last to take its own away lets them go."""
-    if folder is None:
-        return
-    files.remove(folder)
-    for probe in probes:
-        folder.mkdir(parents=True, exist_ok=True)
-        (folder / probe).touch()
 
 
 def arguments() -> argparse.ArgumentParser:

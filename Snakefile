@@ -1,7 +1,6 @@
 # DNN or k-NN: does a deep network memorize, generalize, or both?
 # data sets -> training -> features -> probes -> measures -> figures -> claims; one file per stage in workflow/rules.
 import sys
-from itertools import chain
 
 from snakemake.exceptions import WorkflowError
 from snakemake.utils import min_version
@@ -67,7 +66,7 @@ include: "workflow/rules/claims.smk"
 
 onstart:
     try:
-        head.freeze(jobs, map(str, chain(*(job.output for job in workflow.dag.needrun_jobs()))))
+        head.freeze(jobs, workflow.dag.needrun_jobs())
     except UserError as error:
         raise WorkflowError(str(error))
 

@@ -9,12 +9,12 @@ from __future__ import annotations
 
 import contextlib
 import copy
-import glob
 import functools
+import glob
 import hashlib
 import os
 import sys
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Iterable, Mapping, Set
 from pathlib import Path
 from typing import Any
 
@@ -32,6 +32,8 @@ from .staleness import stale
 WORKFLOW = SCRIPTS.parent
 #: Tells remote jobs which experiment the head runs, even if its name is edited meanwhile.
 EXPERIMENT = "DNN_OR_KNN_EXPERIMENT"
+#: What the head started with, in the experiment's folder.
+FROZEN = ".frozen.json"
 #: Where why.py wants to read which results are stale.
 WHY = "DNN_OR_KNN_WHY"
 #: Looked for once a run of Snakemake.
@@ -102,14 +104,14 @@ def forcing(jobs: Jobs, workflow: Any) -> Callable[[object], list[str]]:
     return sources
 
 
-def freeze(jobs: Jobs, running: Iterable[str]) -> None:
+def freeze(jobs: Jobs, running: Iterable[Any]) -> None:
     """Write down the configuration and the code that this run of Snakemake uses, and ready the results' folder.
 
     Dates that lie in the future are mended, and features that nobody will read any more are let go.
 
     Parameters
     ----------
-    running: the files that this run of Snakemake makes.
+    running: Snakemake's jobs that are about to run.
     """
     results = Path(jobs.results)
     moved = bring_dates_back(results)
@@ -121,7 +123,8 @@ def freeze(jobs: Jobs, running: Iterable[str]) -> None:
     write_json(_frozen(jobs.config["experiment"]), frozen, sort_keys=False)
     _write_specifications(jobs)
     if jobs.config["keep"]["features"] == "until-probed":
-        for folder in marks.release(results, _readers(jobs, set(running))):
+        outputs = {str(path) for job in running for path in job.output}
+        for folder in marks.release(results, _readers(jobs, outputs)):
             print(f"{folder} is let go: no probe of the configuration will read it", file=sys.stderr)
 
 
@@ -135,23 +138,21 @@ def _write_specifications(jobs: Jobs) -> None:
         write_text(path, spec)
 
 
-def _readers(jobs: Jobs, running: Iterable[str]) -> set[Path]:
+def _readers(jobs: Jobs, outputs: Set[str]) -> set[Path]:
     """Return the marks of the probes that have yet to read features: in this run of Snakemake, or in a later one."""
-    made_anew = {*running, *(f"{jobs.results}/{task.manifest}.json" for task, _ in found_stale(jobs))}
     results = Path(jobs.results)
-    return {
-        marks.of(results / RUN.format(**task.wildcards), task.wildcards["shard"]) / task.wildcards["probe"]
-        for task in jobs.tasks
-        if task.rule == "probe"
-        and (
-            (made := f"{jobs.results}/{task.manifest}.json") in made_anew
-            or not (os.path.exists(made) and os.path.exists(f"{jobs.results}/{task.manifest}.provenance.json"))
-        )
-    }
+    again = outputs | {f"{results}/{task.manifest}.json" for task, _ in found_stale(jobs)}
+    readers = set()
+    for task in jobs.tasks:
+        made = f"{results}/{task.manifest}.json"
+        if task.rule == "probe" and (made in again or not os.path.exists(made)):
+            run, w = results / RUN.format(**task.wildcards), task.wildcards
+            readers.add(marks.of(run, w["shard"]) / w["probe"])
+    return readers
 
 
 def _frozen(experiment: str) -> Path:
-    return Path("results") / experiment / ".frozen.json"
+    return Path("results") / experiment / FROZEN
 
 
 def workflow_digest() -> str:

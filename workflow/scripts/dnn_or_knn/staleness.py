@@ -71,6 +71,9 @@ def differences(old: Any, new: Any, key: str = "") -> Iterator[str]:
     if isinstance(old, dict) and isinstance(new, dict):
         for name in sorted({*old, *new}):
             yield from differences(old.get(name), new.get(name), f"{key}.{name}" if key else name)
+    elif isinstance(old, list) and isinstance(new, list) and len(old) == len(new):
+        for position, pair in enumerate(zip(old, new, strict=True)):
+            yield from differences(*pair, f"{key}[{position}]")
     elif canonical(old) != canonical(new):
         yield f"{key}: {shorten(repr(old))} -> {shorten(repr(new))}"
 

@@ -19,7 +19,7 @@ localrules:
 
 rule prepare:
     input:
-        head.forcing(jobs, workflow),
+        startup.forcing(jobs, workflow),
     output:
         arrays=STORE_ARRAYS,
         manifest=f"{STORE}/store.json",

@@ -19,9 +19,9 @@ import zlib
 from collections.abc import Iterator
 from pathlib import Path, PurePosixPath
 
-from dnn_or_knn.errors import UserError
-from dnn_or_knn.files import atomic
-from dnn_or_knn.head import FROZEN
+from dnn_or_knn.plan.startup import FROZEN
+from dnn_or_knn.runtime.errors import UserError
+from dnn_or_knn.runtime.files import atomic
 from verify import problems, provenance_files
 
 LEFT_OUT = (".npy", ".npz", ".pt")

@@ -14,25 +14,32 @@ from collections import Counter
 from pathlib import Path
 from typing import Any
 
-from dnn_or_knn import experiment, marks
-from dnn_or_knn.config import load_overlays
-from dnn_or_knn.errors import UserError
-from dnn_or_knn.files import remove
-from dnn_or_knn.registry import DATASETS
+from dnn_or_knn.features import marks
+from dnn_or_knn.plan import runs
+from dnn_or_knn.plan.configuration import load_overlays
+from dnn_or_knn.plan.registry import DATASETS
+from dnn_or_knn.runtime.errors import UserError
+from dnn_or_knn.runtime.files import remove
 
 #: Training and test images of the data sets whose size is known before they are prepared.
-IMAGES = {"digits": (1438, 359), "mnist": (60_000, 10_000), "cifar10": (50_000, 10_000), "cifar100": (50_000, 10_000)}
+IMAGES = {
+    "digits": (1438, 359),
+    "fashion14": (2000, 1000),
+    "mnist": (60_000, 10_000),
+    "cifar10": (50_000, 10_000),
+    "cifar100": (50_000, 10_000),
+}
 FLOAT = 4
 
 
-def needs(run: experiment.Run, probes: dict[str, Any]) -> Counter[str]:
+def needs(run: runs.Run, probes: dict[str, Any]) -> Counter[str]:
     """Return the bytes that one run writes, by kind, from the network built without memory for its weights."""
     import torch
-    from dnn_or_knn import networks
+    from dnn_or_knn.networks.build import create
 
     entry = DATASETS[run.dataset]
     with torch.device("meta"):
-        network = networks.create(run.network, **{key: entry[key] for key in ("channels", "size", "classes")})
+        network = create(run.network, **{key: entry[key] for key in ("channels", "size", "classes")})
     weights = sum(tensor.numel() * tensor.element_size() for tensor in network.state_dict().values())
     points: Any = network.probe_points
     dimensions = [point.dimensions for point in points]
@@ -75,7 +82,7 @@ def main() -> None:
     parser.add_argument("--configfile", nargs="+", default=[], help="overlays, as given to snakemake")
     parser.add_argument("--let-go", action="store_true", help="remove the features that lie on disk")
     args = parser.parse_args()
-    made = experiment.create(load_overlays("config.yaml", *args.configfile))
+    made = runs.create(load_overlays("config.yaml", *args.configfile))
     results, until_probed = Path(made.results), made.config["keep"]["features"] == "until-probed"
     if args.let_go:
         if not until_probed:

@@ -8,8 +8,8 @@ from __future__ import annotations
 import sys
 from pathlib import Path
 
-from dnn_or_knn.errors import UserError
-from dnn_or_knn.files import read_json
+from dnn_or_knn.runtime.errors import UserError
+from dnn_or_knn.runtime.files import read_json
 
 COLOURS = {"supported": "32", "not supported": "31", "inconclusive": "33"}
 

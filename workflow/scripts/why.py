@@ -16,8 +16,8 @@ import tempfile
 from collections.abc import Iterator
 from pathlib import Path
 
-from dnn_or_knn.files import read_json
-from dnn_or_knn.head import WHY
+from dnn_or_knn.plan.startup import WHY
+from dnn_or_knn.runtime.files import read_json
 
 FIELD = re.compile(r"^    (\w+): (.*)$")
 JOB = re.compile(r"^(?:local)?(?:rule|checkpoint) (\w+):$")

@@ -91,7 +91,7 @@ include: "workflow/rules/claims.smk"
 
 onstart:
     try:
-        startup.freeze(jobs.experiment)
+        startup.freeze(jobs, workflow.dag.needrun_jobs())
     except UserError as error:
         raise WorkflowError(str(error))
 

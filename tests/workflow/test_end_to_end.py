@@ -61,7 +61,7 @@ def test_random_labels_are_learned_by_nobody_on_the_test_set(finished: Project) 
 def test_every_result_has_provenance_and_every_digest_fits(finished: Project) -> None:
     done = finished.python("workflow/scripts/verify.py", "results/tiny")
     assert done.returncode == 0, done.stdout
-    assert re.search(r"^\d+ results checked, every digest fits$", done.stdout, re.MULTILINE)
+    assert re.search(r"^\d+ results checked, every digest fits, and the configuration$", done.stdout, re.MULTILINE)
     for path in results(finished).rglob("*.provenance.json"):
         record = json.loads(path.read_text())
         assert {"spec", "code", "git", "inputs", "results", "libraries", "threads", "wall_seconds"} <= record.keys()

@@ -26,7 +26,7 @@ rule claims:
     resources:
         scripts=SCRIPTS,
     params:
-        spec=jobs.claims,
+        spec=jobs.told("claims"),
         measures=subpath(input.measures, parent=True),
         folder=subpath(output.manifest, parent=True),
     shell:
@@ -49,7 +49,7 @@ rule beside:
     resources:
         scripts=SCRIPTS,
     params:
-        spec=jobs.beside,
+        spec=jobs.told("beside"),
         measures=subpath(input.measures, parent=True),
         folder=subpath(output.manifest, parent=True),
     shell:
@@ -75,7 +75,7 @@ rule choices:
     resources:
         scripts=SCRIPTS,
     params:
-        spec=jobs.choices,
+        spec=jobs.told("choices"),
         measures=subpath(input.measures, parent=True),
         folder=subpath(output.manifest, parent=True),
     shell:
@@ -120,7 +120,7 @@ rule report:
         scripts=SCRIPTS,
         overlays=OVERLAYS,
     params:
-        spec=jobs.report,
+        spec=jobs.told("report"),
         results=subpath(output.page, parent=True),
     shell:
         "python {resources.scripts:q}/report.py --spec {params.spec:q} --results {params.results:q} --output {output.page:q}"

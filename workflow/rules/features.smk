@@ -30,7 +30,7 @@ rule features:
         mem_mb=lambda wildcards, attempt: 8000 * attempt,
         runtime=lambda wildcards, attempt: f"{2 * attempt}h",
     params:
-        spec=jobs.features,
+        spec=jobs.told("features"),
         store=subpath(input.store, parent=True),
         labels=subpath(input.labels, parent=True),
         features=subpath(output.manifest, strip_suffix=".json"),

@@ -29,7 +29,7 @@ rule figure:
     resources:
         scripts=SCRIPTS,
     params:
-        spec=jobs.figure,
+        spec=jobs.told("figure"),
         measures=subpath(input.measures, parent=True),
         prefix=subpath(output.manifest, strip_suffix=".json"),
     shell:
@@ -57,7 +57,7 @@ rule curves:
     resources:
         scripts=SCRIPTS,
     params:
-        spec=jobs.curves,
+        spec=jobs.told("curves"),
         results=subpath(output.manifest, ancestor=2),
         prefix=subpath(output.manifest, strip_suffix=".json"),
     shell:

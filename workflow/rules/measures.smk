@@ -37,7 +37,7 @@ rule measures:
         mem_mb=lambda wildcards, attempt: 8000 * attempt,
         runtime=lambda wildcards, attempt: f"{2 * attempt}h",
     params:
-        spec=jobs.measures,
+        spec=jobs.told("measures"),
         store=subpath(input.store, parent=True),
         labels=subpath(input.labels, parent=True),
         run=subpath(input.training, parent=True),
@@ -70,7 +70,7 @@ rule collect:
     resources:
         scripts=SCRIPTS,
     params:
-        spec=jobs.collect,
+        spec=jobs.told("collect"),
         results=subpath(output.manifest, ancestor=2),
         folder=subpath(output.manifest, parent=True),
     shell:

@@ -14,6 +14,8 @@ LABEL_ARRAYS = [f"{LABELS}/{what}.npy" for what in ("indices", "labels")]
 
 
 rule prepare:
+    input:
+        startup.forcing(jobs, workflow),
     output:
         arrays=STORE_ARRAYS,
         manifest=f"{STORE}/store.json",
@@ -32,7 +34,7 @@ rule prepare:
         mem_mb=lambda wildcards, attempt: 4000 * attempt,
         runtime=lambda wildcards, attempt: f"{attempt}h",
     params:
-        spec=jobs.prepare,
+        spec=jobs.told("prepare"),
         store=subpath(output.manifest, parent=True),
     shell:
         "python {resources.scripts:q}/prepare.py --spec {params.spec:q} --root {resources.root:q} --{resources.download}"
@@ -55,7 +57,7 @@ rule labels:
     resources:
         scripts=SCRIPTS,
     params:
-        spec=jobs.labels,
+        spec=jobs.told("labels"),
         store=subpath(input.store, parent=True),
         folder=subpath(output.manifest, parent=True),
     shell:

@@ -28,8 +28,8 @@ rule probe:
         mem_mb=lambda wildcards, attempt: 8000 * attempt,
         runtime=lambda wildcards, attempt: f"{2 * attempt}h",
     params:
-        spec=jobs.probe,
-        extraction=jobs.features,
+        spec=jobs.told("probe"),
+        extraction=jobs.told("features"),
         store=subpath(input.store, parent=True),
         labels=subpath(input.labels, parent=True),
         features=subpath(input.features, strip_suffix=".json"),

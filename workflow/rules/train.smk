@@ -27,7 +27,7 @@ rule train:
         mem_mb=lambda wildcards, attempt: 8000 * attempt,
         runtime=lambda wildcards, attempt: f"{12 * attempt}h",
     params:
-        spec=jobs.train,
+        spec=jobs.told("train"),
         store=subpath(input.store, parent=True),
         labels=subpath(input.labels, parent=True),
         state=subpath(output.manifest, parent=True),

@@ -25,6 +25,7 @@ import sys
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from dnn_or_knn.features import marks
 from dnn_or_knn.runtime import command_line, files
 from dnn_or_knn.runtime.progress import Progress
 
@@ -115,7 +116,8 @@ def main(args: argparse.Namespace) -> None:
     files.remove(args.state)
     if features != args.features:
         files.remove(features.parent)
-    let_go(args.unprobed, args.features)
+    if args.unprobed:
+        marks.let_go(args.unprobed, args.features)
 
 
 def available(args: argparse.Namespace, listing: dict[str, dict[str, Any]]) -> Path:
@@ -168,16 +170,6 @@ def available(args: argparse.Namespace, listing: dict[str, dict[str, Any]]) -> P
 def same(manifest: Path, listing: dict[str, dict[str, Any]]) -> bool:
     """Return whether a manifest is there and lists exactly these features."""
     return manifest.is_file() and files.read_json(manifest)["files"] == listing
-
-
-def let_go(mark: Path | None, features: Path) -> None:
-    """Take this probe's mark away; with the last mark of a shard its features go."""
-    if mark is None or not mark.exists():
-        return
-    mark.unlink()
-    with contextlib.suppress(OSError):  # others have yet to read them
-        mark.parent.rmdir()
-        files.remove(features)
 
 
 def resolve_pca(options: dict[str, Any], layer: str) -> dict[str, Any]:

@@ -4,12 +4,10 @@ from __future__ import annotations
 
 import argparse
 import io
-import json
 import shutil
 import tarfile
 from collections.abc import Callable
-from pathlib import Path, PurePosixPath
-from types import SimpleNamespace
+from pathlib import Path
 
 import archive
 import pytest
@@ -50,10 +48,7 @@ def here(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
         [RESULTS / "figures" / f"figure1.{kind}" for kind in ("pdf", "csv")],
         [fits],
     )
-    for path in archive.packed(RESULTS):
-        files.write_text(archive.record(path), json.dumps({"of": str(path)}))
-    for path in (RUN / "checkpoints", Path("results/other/report.html")):
-        files.write_text(archive.record(path), json.dumps({"of": str(path)}))
+    files.write_json(RESULTS / ".frozen.json", {"config": {}})
     return root
 
 
@@ -119,15 +114,11 @@ def test_whatever_does_not_fit_is_named(here: Path, path: Path, damage: Callable
 
 
 def test_results_travel_without_what_is_large(here: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    assert archive.pack(RESULTS, tmp_path / "toy.tar.gz") == 10
+    assert archive.pack(RESULTS, tmp_path / "toy.tar.gz") == 11
     before = {path: path.read_bytes() for path in archive.packed(RESULTS)}
     monkeypatch.chdir(tmp_path)
-    assert archive.unpack(tmp_path / "toy.tar.gz") == 10
+    assert archive.unpack(tmp_path / "toy.tar.gz") == 11
     assert {path: path.read_bytes() for path in archive.packed(RESULTS)} == before
-    assert all(
-        json.loads(archive.record(path).read_text()) == {"of": str(path)} for path in [*before, RUN / "checkpoints"]
-    )
-    assert len(list(archive.RECORDS.iterdir())) == 11
     assert found() == [] and not (RUN / "checkpoints").exists()
     assert sorted(path.name for path in Path("results").iterdir()) == ["toy"]
     with pytest.raises(UserError, match="results/toy exists already"):
@@ -147,17 +138,6 @@ def test_damaged_results_are_not_packed(here: Path, tmp_path: Path) -> None:
 def test_only_an_experiment_is_packed(here: Path, tmp_path: Path, name: str) -> None:
     with pytest.raises(UserError, match="is not an experiment's folder below results/"):
         archive.pack(Path(name), tmp_path / "toy.tar.gz")
-
-
-def test_a_long_name_has_its_record_where_snakemake_looks() -> None:
-    from snakemake.persistence.file import FilePersistence
-
-    stub = SimpleNamespace(_fetch_max_len=lambda folder: 255)
-    for length in (10, 180, 190, 191, 200, 390, 600):
-        name = "results/" + "x" * length
-        path = archive.record(Path(name))
-        assert str(path) == FilePersistence._record_path(stub, str(archive.RECORDS), name)
-        assert str(archive.of_record(path)) == name
 
 
 def member(name: str, kind: bytes = tarfile.REGTYPE, *, link: str = "", content: bytes = b"", size: int = -1) -> tuple:
@@ -181,17 +161,9 @@ EVIL = {
     "two experiments": ([member("results/toy/x"), member("results/other/x")], "one experiment's results"),
     "nothing": ([], "one experiment's results"),
     "no provenance": ([member("results/toy/x")], "it holds no provenance"),
-    "the record of another file": (
-        [member("results/toy/x"), member(archive.record(Path("results/paper/report.html")).as_posix())],
-        "no record of a file of results/toy",
-    ),
-    "what is no record": (
+    "a record of Snakemake's": (
         [member("results/toy/x"), member(".snakemake/metadata/x")],
-        "no record of a file of results/toy",
-    ),
-    "a record that climbs": (
-        [member("results/toy/x"), member(archive.record(PurePosixPath("results/toy/../paper/x")).as_posix())],
-        "no record of a file of results/toy",
+        "no plain file below results/",
     ),
     "more than the disk holds": ([member("results/toy/x", size=2**55)], "the disk has less free"),
 }

@@ -7,9 +7,10 @@ Snakemake compares these texts to decide what is stale, so each holds everything
 from __future__ import annotations
 
 import functools
+import hashlib
 import re
-from collections.abc import Mapping
-from typing import Any
+from collections.abc import Callable, Iterator, Mapping
+from typing import Any, NamedTuple
 
 import yaml
 
@@ -20,6 +21,34 @@ from .registry import DATASETS, PROBES, READ_OFF
 from .runs import Experiment, depth
 
 Wildcards = Mapping[str, Any]
+#: Characters of a specification above which a job is given a file: a command may have 128 KiB, and a probe's has two.
+LONGEST = 40_000
+RUN = "{dataset}/{architecture}/{labels}/seed{seed}"
+#: The manifest that each rule makes, without its `.json`, below the experiment's folder.
+MANIFESTS = {
+    "prepare": "{dataset}/store/store",
+    "labels": "{dataset}/labels/{labels}/seed{seed}/labels",
+    "train": f"{RUN}/training",
+    "features": f"{RUN}/features/{{shard}}",
+    "probe": f"{RUN}/probes/{{probe}}/{{shard}}",
+    "measures": f"{RUN}/measures/measures",
+    "collect": "measures/measures",
+    "figure": "figures/figure{figure}",
+    "curves": "figures/training",
+    "claims": "claims/claims",
+    "beside": "claims/beside",
+    "choices": "claims/choices",
+    "report": "report",
+}
+
+
+class Task(NamedTuple):
+    """One job that the configuration spells out."""
+
+    rule: str
+    wildcards: dict[str, str]
+    spec: str  #: the specification
+    manifest: str  #: the manifest that it makes, without its `.json`, below the experiment's folder
 
 
 def specification(script: str, *modules: str, **values: Any) -> str:
@@ -53,6 +82,45 @@ class Jobs:
         }
         alternatives = {name: "|".join(map(re.escape, sorted(words))) for name, words in names.items()}
         return alternatives | {"seed": r"\d+", "shard": r"(steps\d+-|layers)\d+"}
+
+    # All jobs, and how one is told its specification.
+
+    @functools.cached_property
+    def tasks(self) -> list[Task]:
+        """Every job that the configuration spells out, from the data sets to the page."""
+        return [
+            Task(rule, wildcards, getattr(self, rule)(wildcards), MANIFESTS[rule].format(**wildcards))
+            for rule, wildcards in self._spelled_out()
+        ]
+
+    def _spelled_out(self) -> Iterator[tuple[str, dict[str, str]]]:
+        runs = self.experiment.runs.values()
+        yield from (("prepare", {"dataset": name}) for name in dict.fromkeys(run.dataset for run in runs))
+        for dataset, labels, seed in dict.fromkeys((run.dataset, run.labels, run.seed) for run in runs):
+            yield "labels", {"dataset": dataset, "labels": labels, "seed": str(seed)}
+        for run in runs:
+            of_run = {name: str(getattr(run, name)) for name in ("dataset", "architecture", "labels", "seed")}
+            yield "train", of_run
+            for shard in self.experiment.shards(run):
+                yield "features", of_run | {"shard": shard.name}
+                yield from (("probe", of_run | {"probe": probe, "shard": shard.name}) for probe in self.probes)
+            yield "measures", of_run
+        yield from (("figure", {"figure": str(number)}) for number in range(1, 8))
+        ends = ("collect", "curves", "claims", "beside", *(["choices"] if self.config["choices"] else []), "report")
+        yield from ((rule, {}) for rule in ends)
+
+    def told(self, rule: str) -> Callable[[Wildcards], str]:
+        """Return what tells a job of a rule its specification: the text, or the file that holds a long one.
+
+        The file is named by its content, so that Snakemake, which compares what is returned here, sees every change.
+        """
+        return lambda wildcards: self.word(getattr(self, rule)(wildcards))
+
+    def word(self, spec: str) -> str:
+        """Return a specification as it stands on a command line: the text, or the name of the file for a long one."""
+        if len(spec) <= LONGEST:
+            return spec
+        return f"{self.results}/.specs/{hashlib.sha256(spec.encode()).hexdigest()[:32]}.json"
 
     # Specifications, one per stage.
 

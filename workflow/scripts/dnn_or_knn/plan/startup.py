@@ -9,27 +9,36 @@ from __future__ import annotations
 
 import contextlib
 import copy
+import functools
 import glob
 import hashlib
 import os
 import sys
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Iterable, Mapping, Set
 from pathlib import Path
 from typing import Any
 
 import yaml
 from snakemake.utils import update_config
 
+from ..features import marks
 from ..runtime.code_digest import NOT_CODE, SCRIPTS, code_digest
 from ..runtime.errors import UserError
-from ..runtime.files import bring_dates_back, read_json, write_json
+from ..runtime.files import bring_dates_back, read_json, remove, write_json, write_text
 from .configuration import PAPER, load_overlays, refuse_repeated_keys
-from .runs import Experiment, create
-from .specifications import Jobs
+from .runs import create
+from .specifications import RUN, Jobs
+from .staleness import stale
 
 WORKFLOW = SCRIPTS.parent
 #: Tells remote jobs which experiment the head runs, even if its name is edited meanwhile.
 EXPERIMENT = "DNN_OR_KNN_EXPERIMENT"
+#: What the head started with, in the experiment's folder.
+FROZEN = ".frozen.json"
+#: Where why.py wants to read which results are stale.
+WHY = "DNN_OR_KNN_WHY"
+#: Looked for once a run of Snakemake.
+found_stale = functools.cache(stale)
 
 
 def start(config: Mapping[str, Any], files: Iterable[str | Path], given: Mapping[str, Any], *, remote: bool) -> Jobs:
@@ -78,19 +87,86 @@ def as_in_a_file(value: Any) -> Any:
     return value
 
 
-def freeze(experiment: Experiment) -> None:
-    """Write down the configuration and the code that this run of Snakemake uses; mend dates that lie in the future."""
-    moved = bring_dates_back(experiment.results)
+def forcing(jobs: Jobs, workflow: Any) -> Callable[[object], list[str]]:
+    """Return the input function of the rule that all others follow from: it names no input, and forces what is stale.
+
+    Snakemake calls it once its DAG is there and before it looks for what is to run. `--forcerun` would also make
+    targets of what is forced. Nothing on disk changes, so that a dry run says what would run.
+    """
+
+    @functools.cache
+    def force() -> None:
+        found = found_stale(jobs)
+        if path := os.environ.get(WHY):
+            write_json(path, [{"rule": t.rule, "wildcards": t.wildcards, "reasons": r} for t, r in found])
+        heeded = "params" in {str(trigger) for trigger in workflow.rerun_triggers}
+        if heeded:
+            workflow.dag.forcefiles.update(f"{jobs.results}/{task.manifest}.provenance.json" for task, _ in found)
+        if found:
+            print(
+                f"{len(found)} results in {jobs.results} were made with other values, code or inputs than they would be now "
+                f"(workflow/scripts/why.py says which); "
+                + ("they are stale" if heeded else "they stay as they are, since --rerun-triggers has no params"),
+                file=sys.stderr,
+            )
+
+    def sources(_wildcards: object) -> list[str]:
+        if workflow.is_main_process:
+            force()
+        return []
+
+    return sources
+
+
+def freeze(jobs: Jobs, running: Iterable[Any]) -> None:
+    """Write down the configuration and the code that this run of Snakemake uses, and ready the results' folder.
+
+    Dates that lie in the future are mended, and features that nobody will read any more are let go.
+
+    Parameters
+    ----------
+    running: Snakemake's jobs that are about to run.
+    """
+    results = Path(jobs.results)
+    moved = bring_dates_back(results)
     if moved:
-        print(f"{experiment.results}: {moved} files were dated in the future; they are dated now", file=sys.stderr)
-    os.environ[EXPERIMENT] = experiment.config["experiment"]
-    frozen = {"config": experiment.config, "code": workflow_digest()}
+        print(f"{results}: {moved} files were dated in the future; they are dated now", file=sys.stderr)
+    os.environ[EXPERIMENT] = jobs.config["experiment"]
+    frozen = {"config": jobs.config, "code": workflow_digest()}
     # In the order of the configuration, which is the order in figures.
-    write_json(_frozen(experiment.config["experiment"]), frozen, sort_keys=False)
+    write_json(_frozen(jobs.config["experiment"]), frozen, sort_keys=False)
+    _write_specifications(jobs)
+    if jobs.config["keep"]["features"] == "until-probed":
+        outputs = {str(path) for job in running for path in job.output}
+        for folder in marks.release(results, _readers(jobs, outputs)):
+            print(f"{folder} is let go: no probe of the configuration will read it", file=sys.stderr)
+
+
+def _write_specifications(jobs: Jobs) -> None:
+    """Write the specifications that are too long for a command line, and remove those of former runs."""
+    wanted = {Path(word): task.spec for task in jobs.tasks if (word := jobs.word(task.spec)) != task.spec}
+    folder = Path(jobs.results) / ".specs"
+    for old in {*folder.glob("*")} - wanted.keys():
+        remove(old)
+    for path, spec in wanted.items():
+        write_text(path, spec)
+
+
+def _readers(jobs: Jobs, outputs: Set[str]) -> set[Path]:
+    """Return the marks of the probes that have yet to read features: in this run of Snakemake, or in a later one."""
+    results = Path(jobs.results)
+    again = outputs | {f"{results}/{task.manifest}.json" for task, _ in found_stale(jobs)}
+    readers = set()
+    for task in jobs.tasks:
+        made = f"{results}/{task.manifest}.json"
+        if task.rule == "probe" and (made in again or not os.path.exists(made)):
+            run, w = results / RUN.format(**task.wildcards), task.wildcards
+            readers.add(marks.of(run, w["shard"]) / w["probe"])
+    return readers
 
 
 def _frozen(experiment: str) -> Path:
-    return Path("results") / experiment / ".frozen.json"
+    return Path("results") / experiment / FROZEN
 
 
 def workflow_digest() -> str:

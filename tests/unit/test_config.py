@@ -165,12 +165,3 @@ def test_the_snakefile_side_imports_nothing_heavy() -> None:
     )
     done = subprocess.run([sys.executable, "-c", code], cwd=SCRIPTS, capture_output=True, text=True, check=True)
     assert done.stdout.strip() == "[]"
-
-
-def test_the_schema_and_the_claims_agree_on_every_threshold() -> None:
-    from dnn_or_knn.study import THRESHOLDS
-
-    declared = load_schema()["properties"]["claims"]["properties"]
-    assert {name: option["default"] for name, option in declared.items()} == {
-        name: threshold.default for name, threshold in THRESHOLDS.items()
-    }

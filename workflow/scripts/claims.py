@@ -8,13 +8,14 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from dnn_or_knn import cli, files
+from dnn_or_knn.words import wanted
 
 if TYPE_CHECKING:
     import pandas as pd
 
 EPILOG = """
 Specification:
-  claims         {threshold: value}: what differs from the defaults (docs/claims.md)
+  claims         {threshold: value}: the configuration's block, complete (docs/claims.md)
   architectures  from shallow to deep
   datasets       in the order of the figures
   labels         {"true", "random", "random_layers" (optional), "overfit"}: the label set of each kind of run
@@ -33,10 +34,9 @@ def main(args: argparse.Namespace) -> None:
     """Write claims.pdf, .png, .csv and .md, and last claims.json with every effect and verdict."""
     import pandas as pd
     from dnn_or_knn import claims, effects, provenance, tables
-    from dnn_or_knn.study import ROLES, Study, check_thresholds
+    from dnn_or_knn.study import ROLES, Study
 
     spec = args.spec
-    check_thresholds(spec.get("claims", {}))
     manifest = files.read_json(args.measures / tables.MANIFEST)
     files.check(args.measures, manifest["files"], [tables.MEASURES, tables.REPLICATES, tables.RUNS])
     study = Study(
@@ -46,7 +46,7 @@ def main(args: argparse.Namespace) -> None:
         labels=spec["labels"],
         architecture=spec["architecture"],
         probes=spec.get("roles") or {name: name for name in ROLES if name in spec["probes"]},
-        thresholds=spec.get("claims", {}),
+        thresholds=spec["claims"],
         divergence=spec.get("divergence", "d_kl"),
     )
     judged = claims.judge(study)
@@ -56,7 +56,7 @@ def main(args: argparse.Namespace) -> None:
     written = [f"claims.{kind}" for kind in ("csv", "md", "pdf", "png")]
     files.write_json(args.output / "claims.json", {"claims": judged, "files": files.listing(args.output, written)})
     for claim in judged:
-        cli.log.info("claim %d: %s - %s", claim["claim"], verdict(claim), claim["title"])
+        cli.log.info("claim %d: %s - %s: %s", claim["claim"], verdict(claim), claim["title"], claim["decided"])
     provenance.write(
         args.output / "claims.provenance.json",
         args,
@@ -82,10 +82,14 @@ def verdict(claim: dict[str, Any]) -> str:
 
 def markdown(judged: list[dict[str, Any]]) -> str:
     """Return the verdicts as one table, and every effect of each claim below it."""
-    lines = ["# The paper's claims", "", "| claim | verdict | supporting effects | fails or cannot be told |"]
+    lines = [
+        "# The paper's claims",
+        "",
+        "| claim | verdict | supporting effects | what decides it, or why it cannot be told |",
+    ]
     lines.append("|---|---|---|---|")
     for claim in judged:
-        named = "; ".join(claim["reasons"]) or "–"
+        named = "; ".join(claim["reasons"]) or f"closest: {claim['decided']}"
         count = f"{claim['supported']} of {claim['deciding']}"
         lines.append(f"| {claim['claim']}. {claim['title']} | **{verdict(claim)}** | {count} | {named} |")
     for claim in judged:
@@ -106,12 +110,8 @@ def row(effect: dict[str, Any]) -> list[str]:
     if effect["value"] is not None:
         number = f"{effect['value']:.4g} {effect['unit']}".strip()
         limits = f"{effect['low']:.4g} … {effect['high']:.4g}"
-    rule = (
-        f"within ±{effect['threshold']:g}"
-        if effect["relation"] == "within"
-        else f"{effect['relation']} {effect['threshold']:g}"
-    )
     found = effect["verdict"] if effect["decides"] else f"({effect['verdict']}; reported only)"
+    rule = wanted(effect["relation"], effect["threshold"])
     return [effect["part"], effect["cell"], number, limits, rule, found, effect["note"] or "–"]
 
 

@@ -11,6 +11,7 @@ from pathlib import Path
 from typing import Any
 
 from dnn_or_knn import cli, files, page, provenance
+from dnn_or_knn.words import VERDICTS, wanted
 
 FIGURES = [f"figure{number}" for number in range(1, 8)]
 SECTIONS = {
@@ -76,7 +77,7 @@ def verdicts(results: Path, overlays: str) -> str:
     for claim in judged:
         kind = claim["verdict"].replace(" ", "-")
         said = claim["verdict"] + (" (one run)" if claim["one_run"] else "")
-        named = "; ".join(claim["reasons"]) or "–"
+        named = "; ".join(claim["reasons"]) or f"closest: {claim['decided']}"
         rows.append(
             [
                 f"{claim['claim']}. {claim['title']}",
@@ -86,11 +87,8 @@ def verdicts(results: Path, overlays: str) -> str:
             ]
         )
     folder = results / "claims"
-    head = ["claim", "verdict", "supporting", "fails, or cannot be told"]
-    counts = ", ".join(
-        f"{sum(claim['verdict'] == word for claim in judged)} {word}"
-        for word in ("supported", "not supported", "inconclusive")
-    )
+    head = ["claim", "verdict", "supporting", "what decides it, or why it cannot be told"]
+    counts = ", ".join(f"{sum(claim['verdict'] == word for claim in judged)} {word}" for word in reversed(VERDICTS))
     intervals = dict.fromkeys(claim["interval"] for claim in judged if claim["seeds"])
     told = ", ".join(f"claim {c['claim']} {c['verdict']} ({c['supported']} of {c['deciding']} effects)" for c in judged)
     alt = f"Every effect behind the verdicts with its confidence interval and its threshold: {told}."
@@ -114,14 +112,13 @@ def effects(claim: dict[str, Any]) -> str:
     rows = []
     for effect in claim["effects"]:
         known = effect["value"] is not None
-        sign = "within ±" if effect["relation"] == "within" else f"{effect['relation']} "
         rows.append(
             [
                 effect["part"],
                 effect["cell"],
                 f"{effect['value']:.4g} {effect['unit']}" if known else "–",
                 f"{effect['low']:.4g} … {effect['high']:.4g}" if known else "–",
-                f"{sign}{effect['threshold']:g}",
+                wanted(effect["relation"], effect["threshold"]),
                 effect["verdict"] + ("" if effect["decides"] else " (reported only)"),
                 effect["note"],
             ]

@@ -15,11 +15,11 @@ configfile: "config.yaml"
 
 sys.path.insert(0, f"{workflow.basedir}/workflow/scripts")
 
-from dnn_or_knn import head
-from dnn_or_knn.errors import UserError
+from dnn_or_knn.plan import startup
+from dnn_or_knn.runtime.errors import UserError
 
 try:
-    jobs = head.start(
+    jobs = startup.start(
         config, workflow.config_settings.config, remote=not workflow.is_main_process
     )
 except UserError as error:
@@ -30,16 +30,20 @@ RUN = f"{RESULTS}/{{dataset}}/{{architecture}}/{{labels}}/seed{{seed}}"
 
 # How jobs run. It reaches them as resources, since a changed parameter would make them stale.
 DEVICE = jobs.config["device"]
-GPUS = head.gpus_per_job(DEVICE)
-if workflow.local_exec and head.local_gpus() and "gpu" not in workflow.global_resources:
+GPUS = startup.gpus_per_job(DEVICE)
+if (
+    workflow.local_exec
+    and startup.local_gpus()
+    and "gpu" not in workflow.global_resources
+):
     # One more than there are: it starts, loads its libraries, and waits for the first GPU that another gives back.
-    workflow.register_resource("gpu", head.local_gpus() + 1)
+    workflow.register_resource("gpu", startup.local_gpus() + 1)
 ROOT = jobs.config["data"]["root"]
 DOWNLOAD = "download" if jobs.config["data"]["download"] else "no-download"
 SAVE_EVERY = str(jobs.config["jobs"]["save_every"])
 BATCH = jobs.config["jobs"]["evaluation_batch"]
 FIGURE_NAMES = [*expand("figure{number}", number=range(1, 8)), "training"]
-OVERLAYS = head.overlays(workflow.configfiles)
+OVERLAYS = startup.overlays(workflow.configfiles)
 READERS = " ".join(
     jobs.probes if jobs.config["keep"]["features"] == "until-probed" else []
 )
@@ -66,7 +70,7 @@ include: "workflow/rules/claims.smk"
 
 onstart:
     try:
-        head.freeze(jobs.experiment)
+        startup.freeze(jobs.experiment)
     except UserError as error:
         raise WorkflowError(str(error))
 

@@ -1,6 +1,6 @@
 """Measures that behave as the paper's published curves do, to judge the rules of the claims by, and what changes them.
 
-From the paper and its authors' code (workflow/data/published.yaml): data sets, schedules, final accuracies, k-NN by layer,
+From the paper and its authors' code (workflow/resources/published.yaml): data sets, schedules, final accuracies, k-NN by layer,
 memorization in figure 7, the ends of D_KL in figures 5 and 6. What was never published in numbers has the manner that the
 paper's words give it, and nothing more: the rise of P_SAME, D_KL on the way, SVM and LR by layer, memorization in figure 6.
 """
@@ -15,11 +15,14 @@ from typing import Any, NamedTuple
 import numpy as np
 import pandas as pd
 import yaml
-from dnn_or_knn import config, effects, files, tables
-from dnn_or_knn.study import Study
+from conftest import ROOT
+from dnn_or_knn.claims import effects
+from dnn_or_knn.claims.study import Study
+from dnn_or_knn.measures import tables
+from dnn_or_knn.plan import configuration
+from dnn_or_knn.runtime import files
 
-ROOT = Path(__file__).resolve().parents[1]
-PUBLISHED = yaml.safe_load((ROOT / "workflow/data/published.yaml").read_text(encoding="utf-8"))
+PUBLISHED = yaml.safe_load((ROOT / "workflow/resources/published.yaml").read_text(encoding="utf-8"))
 ARCHITECTURES, DEEP = ["mlp640", "lenet", "wrn-28-10"], "wrn-28-10"
 LABELS = {"true": "true-labels", "random": "random-labels", "overfit": "overfit"}
 PROBES = ("knn", "svm", "lr")
@@ -256,7 +259,7 @@ def write(folder: Path, measures: pd.DataFrame, replicates: dict[str, np.ndarray
 def thresholds(**changed: Any) -> dict[str, Any]:
     """Return the configuration's thresholds with some changed."""
     block: dict[str, Any] = {}
-    config.fill(block, config.load_schema()["properties"]["claims"])
+    configuration.fill(block, configuration.load_schema()["properties"]["claims"])
     return block | changed
 
 

@@ -75,7 +75,7 @@ def test_a_page_followed_literally_works(project: Project, page: str, made: str)
 def test_a_claim_added_literally_is_judged(finished: Project) -> None:
     before = {job[0] for job in finished.planned()}
     assert before == set()
-    path = finished.folder / "workflow/scripts/dnn_or_knn/claims.py"
+    path = finished.folder / "workflow/scripts/dnn_or_knn/claims/paper_claims.py"
     text = path.read_text()
     try:
         follow(finished, "add-a-claim.md")

@@ -129,10 +129,10 @@ MLP, WRN = "mlp8", "wrn-10-1"
 MATRIX: dict[str, tuple[Change, Callable[[Jobs], Jobs]]] = {
     # Nothing that determines a result.
     "nothing": (lambda project: nullcontext(), lambda jobs: set()),
-    "a comment in the training": (append(f"{LIBRARY}/training.py", "\n# A remark.\n"), lambda jobs: set()),
+    "a comment in the training": (append(f"{LIBRARY}/training/run.py", "\n# A remark.\n"), lambda jobs: set()),
     "a docstring of a probe": (edit(f"{LIBRARY}/probes/knn.py", r'\A"""', '"""Indeed: '), lambda jobs: set()),
     "formatting": (append("workflow/scripts/train.py", "\n\n\n"), lambda jobs: set()),
-    "the registry": (append(f"{LIBRARY}/registry.py", '\nDATASETS["svhn"] = {}\n'), lambda jobs: set()),
+    "the registry": (append(f"{LIBRARY}/plan/registry.py", '\nDATASETS["svhn"] = {}\n'), lambda jobs: set()),
     "threads": (key("jobs.train_threads", 2), lambda jobs: set()),
     "the interval of saves": (key("jobs.save_every", 77), lambda jobs: set()),
     "the data folder": (key("data.root", "elsewhere"), lambda jobs: set()),
@@ -179,7 +179,7 @@ MATRIX: dict[str, tuple[Change, Callable[[Jobs], Jobs]]] = {
         lambda jobs: after(jobs, "train") | CURVES,
     ),
     "a network's default": (
-        edit(f"{LIBRARY}/registry.py", r'(new batch in running statistics.",) 0.1', r"\1 0.2"),
+        edit(f"{LIBRARY}/plan/registry.py", r'(new batch in running statistics.",) 0.1', r"\1 0.2"),
         lambda jobs: after(jobs, "train", WRN) | CURVES,
     ),
     "a default that the configuration overrides": (
@@ -222,7 +222,10 @@ MATRIX: dict[str, tuple[Change, Callable[[Jobs], Jobs]]] = {
         ),
     ),
     # Code.
-    "the training's code": (append(f"{LIBRARY}/training.py", "\nX = 1\n"), lambda jobs: after(jobs, "train") | CURVES),
+    "the training's code": (
+        append(f"{LIBRARY}/training/run.py", "\nX = 1\n"),
+        lambda jobs: after(jobs, "train") | CURVES,
+    ),
     "one network's code": (
         append(f"{LIBRARY}/networks/mlp.py", "\nX = 1\n"),
         lambda jobs: after(jobs, "train", MLP) | CURVES,
@@ -235,28 +238,40 @@ MATRIX: dict[str, tuple[Change, Callable[[Jobs], Jobs]]] = {
         append(f"{LIBRARY}/figures/figure5.py", "\nX = 1\n"),
         lambda jobs: {("figure", "5"), ("report",)},
     ),
-    "the measures' code": (append(f"{LIBRARY}/measures.py", "\nX = 1\n"), lambda jobs: of(jobs, "measures") | ENDS),
-    "the claims' code": (append(f"{LIBRARY}/claims.py", "\nX = 1\n"), lambda jobs: {("claims",), ("report",)}),
+    "the measures' code": (
+        append(f"{LIBRARY}/measures/formulas.py", "\nX = 1\n"),
+        lambda jobs: of(jobs, "measures") | ENDS,
+    ),
+    "the claims' code": (
+        append(f"{LIBRARY}/claims/paper_claims.py", "\nX = 1\n"),
+        lambda jobs: {("claims",), ("report",)},
+    ),
     "the report's code": (append("workflow/scripts/report.py", "\nX = 1\n"), lambda jobs: {("report",)}),
     "what all networks share": (
-        append(f"{LIBRARY}/networks/__init__.py", "\nX = 1\n"),
+        append(f"{LIBRARY}/networks/parts.py", "\nX = 1\n"),
         lambda jobs: after(jobs, "train") | CURVES,
     ),
     "the package around everything": (append(f"{LIBRARY}/__init__.py", "\nX = 1\n"), lambda jobs: jobs),
-    "the extraction's code": (append(f"{LIBRARY}/extraction.py", "\nX = 1\n"), lambda jobs: after(jobs, "features")),
+    "the extraction's code": (
+        append(f"{LIBRARY}/features/extraction.py", "\nX = 1\n"),
+        lambda jobs: after(jobs, "features"),
+    ),
     "the caption of one figure": (
         edit(f"{LIBRARY}/figures/figure5.py", "trained on true labels", "trained on its true labels"),
         lambda jobs: {("figure", "5"), ("report",)},
     ),
     "the caption of a figure in Snakemake's own report": (
-        append("workflow/captions/figure.rst", "More.\n"),
+        append("workflow/report/captions/figure.rst", "More.\n"),
         lambda jobs: set(),
     ),
     "a published number": (
-        edit("workflow/data/published.yaml", "code: 99.31", "code: 99.32"),
+        edit("workflow/resources/published.yaml", "code: 99.31", "code: 99.32"),
         lambda jobs: {("beside",), ("report",)},
     ),
-    "a remark among the published numbers": (append("workflow/data/published.yaml", "# More.\n"), lambda jobs: set()),
+    "a remark among the published numbers": (
+        append("workflow/resources/published.yaml", "# More.\n"),
+        lambda jobs: set(),
+    ),
     # Results that go missing or change.
     "the data store's content": (
         append("results/tiny/digits/store/store.json", " "),
@@ -407,7 +422,7 @@ RANDOM = ("digits", MLP, "random-labels", "0")
             {("train", "digits", WRN, "true-labels", "0"): "value training.learning_rate: 0.1 -> 0.05"},
         ),
         ("one probe's code", {("probe", *RANDOM, "svm", "steps000000-000010"): "code dnn_or_knn/probes/svm.py"}),
-        ("what all networks share", {("train", *RANDOM): "code dnn_or_knn/networks/__init__.py"}),
+        ("what all networks share", {("train", *RANDOM): "code dnn_or_knn/networks/parts.py"}),
         ("k", {("measures", *RANDOM): "value probes.knn.k: 30 -> 20"}),
         (
             "a new probe",

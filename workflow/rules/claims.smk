@@ -105,7 +105,7 @@ rule report:
         page=report(
             f"{RESULTS}/report.html",
             category="The page",
-            caption="../captions/report.rst",
+            caption="../report/captions/report.rst",
         ),
         manifest=f"{RESULTS}/report.json",
         provenance=f"{RESULTS}/report.provenance.json",

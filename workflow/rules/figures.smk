@@ -20,7 +20,7 @@ rule figure:
         picture=report(
             f"{FIGURES}/figure{{figure}}.png",
             category="Figures",
-            caption="../captions/figure.rst",
+            caption="../report/captions/figure.rst",
             labels={"figure": "{figure}"},
         ),
         manifest=f"{FIGURES}/figure{{figure}}.json",
@@ -48,7 +48,7 @@ rule curves:
         picture=report(
             f"{FIGURES}/training.png",
             category="Training",
-            caption="../captions/training.rst",
+            caption="../report/captions/training.rst",
         ),
         manifest=f"{FIGURES}/training.json",
     log:

@@ -20,8 +20,8 @@ import zlib
 from collections.abc import Iterator
 from pathlib import Path, PurePath, PurePosixPath
 
-from dnn_or_knn.errors import UserError
-from dnn_or_knn.files import atomic
+from dnn_or_knn.runtime.errors import UserError
+from dnn_or_knn.runtime.files import atomic
 from verify import problems, provenance_files
 
 RECORDS = Path(".snakemake") / "metadata"

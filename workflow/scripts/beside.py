@@ -8,7 +8,7 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from dnn_or_knn import cli, files
+from dnn_or_knn.runtime import command_line, files
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -29,7 +29,8 @@ COLUMNS = [
 def main(args: argparse.Namespace) -> None:
     """Write beside.csv, beside.md and the manifest beside.json."""
     import pandas as pd
-    from dnn_or_knn import provenance, tables
+    from dnn_or_knn.measures import tables
+    from dnn_or_knn.runtime import provenance
 
     measures, runs = tables.read(args.measures), tables.read_runs(args.measures)
     rows = list(compare(args.spec["published"], args.spec["labels"], args.spec["knn"], measures, runs))
@@ -56,7 +57,7 @@ def compare(
 
     Parameters
     ----------
-    published: workflow/data/published.yaml.
+    published: workflow/resources/published.yaml.
     labels: the experiment's names for the "true", "random" and "overfit" label sets.
     knn: the name of the k-NN probe, None if there is none.
     """
@@ -138,7 +139,7 @@ def markdown(table: pd.DataFrame) -> str:
 
 
 if __name__ == "__main__":
-    parser = cli.parser(__doc__)
+    parser = command_line.parser(__doc__)
     parser.add_argument("--measures", type=Path, required=True, help="the experiment's measures folder")
     parser.add_argument("--output", type=Path, required=True, help="folder for the table")
-    sys.exit(cli.run(main, parser))
+    sys.exit(command_line.run(main, parser))

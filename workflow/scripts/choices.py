@@ -8,13 +8,13 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from dnn_or_knn import cli, files
-from dnn_or_knn.words import wanted
+from dnn_or_knn.claims.words import wanted
+from dnn_or_knn.runtime import command_line, files
 
 if TYPE_CHECKING:
     import pandas as pd
-    from dnn_or_knn.effects import Data
-    from dnn_or_knn.sensitivity import Claim, Panel
+    from dnn_or_knn.claims.choices import Claim, Panel
+    from dnn_or_knn.claims.effects import Data
 
 EPILOG = """
 Specification:
@@ -37,17 +37,21 @@ COLUMNS = [
 
 def main(args: argparse.Namespace) -> None:
     """Write choices.pdf, .png, .csv and .md, and last choices.json with every verdict."""
-    from dnn_or_knn import effects, plotting, provenance, sensitivity, tables
+    from dnn_or_knn.claims import choices as sensitivity
+    from dnn_or_knn.claims import effects
+    from dnn_or_knn.figures import style
+    from dnn_or_knn.measures import tables
+    from dnn_or_knn.runtime import provenance
 
     spec = args.spec
     choices = ordered(spec)
-    look = plotting.style(spec)
+    look = style.style(spec)
     manifest = files.read_json(args.measures / tables.MANIFEST)
     files.check(args.measures, manifest["files"], [tables.MEASURES, tables.REPLICATES, tables.RUNS])
     judged = judge(effects.read(args.measures), spec, choices)
     shown = sensitivity.panels(judged)
-    with plotting.applied(look):
-        plotting.save(sensitivity.draw(shown, look), args.output / "choices", table(shown), dpi=look["dpi"])
+    with style.applied(look):
+        style.save(sensitivity.draw(shown, look), args.output / "choices", table(shown), dpi=look["dpi"])
     files.write_text(args.output / "choices.md", markdown(judged))
     written = [f"choices.{kind}" for kind in ("csv", "md", "pdf", "png")]
     changes = sensitivity.changes(judged)
@@ -63,7 +67,7 @@ def main(args: argparse.Namespace) -> None:
     }
     files.write_json(args.output / "choices.json", facts)
     for name, flips in changes.items():
-        cli.log.info("%s: %s", name, "; ".join(flips) or "no verdict changes")
+        command_line.log.info("%s: %s", name, "; ".join(flips) or "no verdict changes")
     provenance.write(
         args.output / "choices.provenance.json",
         args,
@@ -74,9 +78,9 @@ def main(args: argparse.Namespace) -> None:
 
 def ordered(spec: Mapping[str, Any]) -> dict[str, dict[str, Any]]:
     """Return the choices in the order of the rows, "as configured" first; a bad one raises `UserError`."""
-    from dnn_or_knn.errors import UserError, nearest
-    from dnn_or_knn.sensitivity import REFERENCE
-    from dnn_or_knn.study import ROLES
+    from dnn_or_knn.claims.choices import REFERENCE
+    from dnn_or_knn.claims.study import ROLES
+    from dnn_or_knn.runtime.errors import UserError, nearest
 
     choices = spec["choices"]
     if REFERENCE not in choices:
@@ -100,8 +104,8 @@ def ordered(spec: Mapping[str, Any]) -> dict[str, dict[str, Any]]:
 
 def judge(data: Data, spec: Mapping[str, Any], choices: Mapping[str, Mapping[str, Any]]) -> dict[str, list[Claim]]:
     """Return the judged claims of every choice, all from the same tables."""
-    from dnn_or_knn import claims
-    from dnn_or_knn.study import Study
+    from dnn_or_knn.claims import paper_claims as claims
+    from dnn_or_knn.claims.study import Study
 
     return {
         name: claims.judge(
@@ -128,7 +132,7 @@ def verdicts(claims: list[Claim]) -> list[dict[str, Any]]:
 def table(shown: list[Panel]) -> pd.DataFrame:
     """Return one row per choice and claim: the verdict, what changed, and what the figure shows of it."""
     import pandas as pd
-    from dnn_or_knn.sensitivity import parts
+    from dnn_or_knn.claims.choices import parts
 
     rows = []
     for position in range(len(shown[0].rows)):
@@ -156,7 +160,7 @@ def table(shown: list[Panel]) -> pd.DataFrame:
 
 def markdown(judged: Mapping[str, list[Claim]]) -> str:
     """Return the verdicts choice by claim, what changed, and each claim's parts, weakest cells named."""
-    from dnn_or_knn.sensitivity import changes, parts
+    from dnn_or_knn.claims.choices import changes, parts
 
     reference = next(iter(judged.values()))
     flips = changes(judged)
@@ -189,7 +193,7 @@ def _verdict(claim: Claim, reference: Claim) -> str:
 
 
 def _rule(part: str, claim: Claim) -> str:
-    from dnn_or_knn.sensitivity import parts
+    from dnn_or_knn.claims.choices import parts
 
     rule = parts(claim)[part][0]
     return f"{part}, {wanted(rule['relation'], rule['threshold'])} {rule['unit']}".strip()
@@ -197,7 +201,7 @@ def _rule(part: str, claim: Claim) -> str:
 
 def _weakest(effects: list[dict[str, Any]]) -> str:
     """Return a part's weakest cell in words, and how many of its cells cannot be computed."""
-    from dnn_or_knn.sensitivity import verdict_of, weakest
+    from dnn_or_knn.claims.choices import verdict_of, weakest
 
     if not effects:
         return "–"
@@ -233,7 +237,7 @@ def _one_run(judged: Mapping[str, list[Claim]]) -> str:
 
 def alt(judged: Mapping[str, list[Claim]]) -> str:
     """Return what the figure shows in words."""
-    from dnn_or_knn.sensitivity import changes
+    from dnn_or_knn.claims.choices import changes
 
     reference = next(iter(judged.values()))
     words = ", ".join(f"claim {claim['claim']} {claim['verdict']}" for claim in reference)
@@ -244,11 +248,11 @@ def alt(judged: Mapping[str, list[Claim]]) -> str:
 
 def options() -> argparse.ArgumentParser:
     """Return the command line."""
-    parser = cli.parser(f"{__doc__}\n{EPILOG}")
+    parser = command_line.parser(f"{__doc__}\n{EPILOG}")
     parser.add_argument("--measures", type=Path, required=True, help="folder of the experiment's tables")
     parser.add_argument("--output", type=Path, required=True, help="folder for the table and the figure")
     return parser
 
 
 if __name__ == "__main__":
-    sys.exit(cli.run(main, options()))
+    sys.exit(command_line.run(main, options()))

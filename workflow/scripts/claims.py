@@ -7,8 +7,8 @@ import sys
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from dnn_or_knn import cli, files
-from dnn_or_knn.words import wanted
+from dnn_or_knn.claims.words import wanted
+from dnn_or_knn.runtime import command_line, files
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -31,10 +31,12 @@ COLUMNS = [
 
 
 def main(args: argparse.Namespace) -> None:
-    """Write claims.pdf, .png, .csv and .md, and last claims.json with every effect and verdict."""
+    """Write paper_claims.pdf, .png, .csv and .md, and last paper_claims.json with every effect and verdict."""
     import pandas as pd
-    from dnn_or_knn import claims, effects, provenance, tables
-    from dnn_or_knn.study import ROLES, Study
+    from dnn_or_knn.claims import effects, paper_claims
+    from dnn_or_knn.claims.study import ROLES, Study
+    from dnn_or_knn.measures import tables
+    from dnn_or_knn.runtime import provenance
 
     spec = args.spec
     manifest = files.read_json(args.measures / tables.MANIFEST)
@@ -49,14 +51,14 @@ def main(args: argparse.Namespace) -> None:
         thresholds=spec["claims"],
         divergence=spec.get("divergence", "d_kl"),
     )
-    judged = claims.judge(study)
+    judged = paper_claims.judge(study)
     table = pd.DataFrame([effect for claim in judged for effect in claim["effects"]], columns=COLUMNS)
     picture(judged, table, args.output / "claims")
     files.write_text(args.output / "claims.md", markdown(judged))
     written = [f"claims.{kind}" for kind in ("csv", "md", "pdf", "png")]
     files.write_json(args.output / "claims.json", {"claims": judged, "files": files.listing(args.output, written)})
     for claim in judged:
-        cli.log.info("claim %d: %s - %s: %s", claim["claim"], verdict(claim), claim["title"], claim["decided"])
+        command_line.log.info("claim %d: %s - %s: %s", claim["claim"], verdict(claim), claim["title"], claim["decided"])
     provenance.write(
         args.output / "claims.provenance.json",
         args,
@@ -67,8 +69,8 @@ def main(args: argparse.Namespace) -> None:
 
 def picture(judged: list[dict[str, Any]], table: pd.DataFrame, prefix: Path) -> None:
     """Write the figure, and beside it the table of what it shows."""
-    from dnn_or_knn import plotting
-    from dnn_or_knn.forest import draw
+    from dnn_or_knn.claims.figure import draw
+    from dnn_or_knn.figures import style as plotting
 
     style = plotting.style({})
     with plotting.applied(style):
@@ -117,11 +119,11 @@ def row(effect: dict[str, Any]) -> list[str]:
 
 def options() -> argparse.ArgumentParser:
     """Return the command line."""
-    parser = cli.parser(f"{__doc__}\n{EPILOG}")
+    parser = command_line.parser(f"{__doc__}\n{EPILOG}")
     parser.add_argument("--measures", type=Path, required=True, help="folder of the experiment's tables")
     parser.add_argument("--output", type=Path, required=True, help="folder for the verdicts")
     return parser
 
 
 if __name__ == "__main__":
-    sys.exit(cli.run(main, options()))
+    sys.exit(command_line.run(main, options()))

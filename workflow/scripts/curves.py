@@ -6,7 +6,7 @@ import argparse
 import sys
 from pathlib import Path
 
-from dnn_or_knn import cli, files
+from dnn_or_knn.runtime import command_line, files
 
 EPILOG = """
 Specification: {"runs": ["digits/lenet/true-labels/seed0", ...]}, each with <results>/<run>/history.csv; optional "style"
@@ -16,27 +16,27 @@ and "titles".
 
 def main(args: argparse.Namespace) -> None:
     """Write <output>.pdf, .png and .csv, and last the manifest <output>.json with caption and alternative text."""
-    from dnn_or_knn import figures, plotting, provenance
-    from dnn_or_knn.errors import UserError
-    from dnn_or_knn.figures import curves
+    from dnn_or_knn.figures import panels, style, training_curves
+    from dnn_or_knn.runtime import provenance
+    from dnn_or_knn.runtime.errors import UserError
 
     runs = args.spec.get("runs")
     if not runs:
         raise UserError("the specification names no runs; there is nothing to draw")
-    look = plotting.style(args.spec)
+    look = style.style(args.spec)
     histories = {run: args.results / run / "history.csv" for run in runs}
     for path in histories.values():
         files.check(path.parent, {path.name: files.read_json(path.with_name("training.json"))["history"]})
-    table = curves.data(histories)
-    with plotting.applied(look):
-        made = curves.draw(table, runs, args.spec)
-        written = plotting.save(made, args.output, table, dpi=look["dpi"])
+    table = training_curves.data(histories)
+    with style.applied(look):
+        made = training_curves.draw(table, runs, args.spec)
+        written = style.save(made, args.output, table, dpi=look["dpi"])
     manifest = args.output.with_name(f"{args.output.name}.json")
     files.write_json(
         manifest,
         {
-            "caption": f"{curves.caption(args.spec)} {figures.notes(table, args.spec)}".strip(),
-            "alt": curves.alt(table, args.spec),
+            "caption": f"{training_curves.caption(args.spec)} {panels.notes(table, args.spec)}".strip(),
+            "alt": training_curves.alt(table, args.spec),
             "panels": int(table["panel"].nunique()),
             "missing": [],
             "files": files.listing(args.output.parent, [path.name for path in written]),
@@ -52,11 +52,11 @@ def main(args: argparse.Namespace) -> None:
 
 def options() -> argparse.ArgumentParser:
     """Return the command line."""
-    parser = cli.parser(f"{__doc__}\n{EPILOG}")
+    parser = command_line.parser(f"{__doc__}\n{EPILOG}")
     parser.add_argument("--results", type=Path, required=True, help="folder of the experiment's results")
     parser.add_argument("--output", type=Path, required=True, help="prefix of the files, such as figures/training")
     return parser
 
 
 if __name__ == "__main__":
-    sys.exit(cli.run(main, options()))
+    sys.exit(command_line.run(main, options()))

@@ -10,24 +10,30 @@ import sys
 from collections import Counter
 from typing import Any
 
-from dnn_or_knn import experiment
-from dnn_or_knn.config import load_overlays
-from dnn_or_knn.errors import UserError
-from dnn_or_knn.registry import DATASETS
+from dnn_or_knn.plan import runs
+from dnn_or_knn.plan.configuration import load_overlays
+from dnn_or_knn.plan.registry import DATASETS
+from dnn_or_knn.runtime.errors import UserError
 
 #: Training and test images of the data sets whose size is known before they are prepared.
-IMAGES = {"digits": (1438, 359), "mnist": (60_000, 10_000), "cifar10": (50_000, 10_000), "cifar100": (50_000, 10_000)}
+IMAGES = {
+    "digits": (1438, 359),
+    "fashion14": (2000, 1000),
+    "mnist": (60_000, 10_000),
+    "cifar10": (50_000, 10_000),
+    "cifar100": (50_000, 10_000),
+}
 FLOAT = 4
 
 
-def needs(run: experiment.Run, probes: dict[str, Any]) -> Counter[str]:
+def needs(run: runs.Run, probes: dict[str, Any]) -> Counter[str]:
     """Return the bytes that one run writes, by kind, from the network built without memory for its weights."""
     import torch
-    from dnn_or_knn import networks
+    from dnn_or_knn.networks.build import create
 
     entry = DATASETS[run.dataset]
     with torch.device("meta"):
-        network = networks.create(run.network, **{key: entry[key] for key in ("channels", "size", "classes")})
+        network = create(run.network, **{key: entry[key] for key in ("channels", "size", "classes")})
     weights = sum(tensor.numel() * tensor.element_size() for tensor in network.state_dict().values())
     points: Any = network.probe_points
     dimensions = [point.dimensions for point in points]
@@ -53,7 +59,7 @@ def needs(run: experiment.Run, probes: dict[str, Any]) -> Counter[str]:
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--configfile", nargs="+", default=[], help="overlays, as given to snakemake")
-    made = experiment.create(load_overlays("config.yaml", *parser.parse_args().configfile))
+    made = runs.create(load_overlays("config.yaml", *parser.parse_args().configfile))
     total: Counter[str] = Counter()
     print(f"{'run':44}" + "".join(f"{kind:>10}" for kind in ("weights", "features", "logits", "probes")) + "   (GB)")
     for path, run in made.runs.items():

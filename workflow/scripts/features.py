@@ -13,13 +13,15 @@ import argparse
 import sys
 from pathlib import Path
 
-from dnn_or_knn import cli, files
+from dnn_or_knn.runtime import command_line, files
 
 
 def main(args: argparse.Namespace) -> None:
     import numpy as np
-    from dnn_or_knn import devices, extraction, networks, provenance
-    from dnn_or_knn.errors import UserError
+    from dnn_or_knn.features import extraction
+    from dnn_or_knn.networks.build import create
+    from dnn_or_knn.runtime import devices, provenance
+    from dnn_or_knn.runtime.errors import UserError
 
     spec = args.spec
     device = devices.resolve(args.device)
@@ -31,7 +33,7 @@ def main(args: argparse.Namespace) -> None:
     indices = files.read_npy(args.labels / "indices.npy")
     if len(indices) and not 0 <= indices.min() <= indices.max() < len(train):
         raise UserError(f"{args.labels} names images that {args.store} does not have; make the labels again")
-    network = networks.create(spec["network"], channels=store["channels"], size=store["size"], classes=store["classes"])
+    network = create(spec["network"], channels=store["channels"], size=store["size"], classes=store["classes"])
     inputs = [args.store / "store.json", args.labels / "labels.json", args.training]
     key = files.digest({"spec": spec, "logits": args.logits is not None, "inputs": [files.sha256(p) for p in inputs]})
     job = extraction.Job(
@@ -88,7 +90,7 @@ def mark_unprobed(folder: Path | None, probes: list[str]) -> None:
 
 
 def arguments() -> argparse.ArgumentParser:
-    parser = cli.parser(__doc__)
+    parser = command_line.parser(__doc__)
     parser.add_argument("--store", required=True, type=Path, help="folder of the data set's store")
     parser.add_argument("--labels", required=True, type=Path, help="folder of the run's label set")
     parser.add_argument("--training", required=True, type=Path, help="the training's manifest")
@@ -105,4 +107,4 @@ def arguments() -> argparse.ArgumentParser:
 
 
 if __name__ == "__main__":
-    sys.exit(cli.run(main, arguments()))
+    sys.exit(command_line.run(main, arguments()))

@@ -8,7 +8,7 @@ import sys
 from pathlib import Path
 from typing import Any
 
-from dnn_or_knn import cli, files
+from dnn_or_knn.runtime import command_line, files
 
 EPILOG = """
 Specification: {"figure": 1, "architectures": ["mlp640", "lenet", "wrn-28-10"], "datasets": ["mnist"], "architecture":
@@ -20,19 +20,21 @@ FIGURES = range(1, 8)
 
 def main(args: argparse.Namespace) -> None:
     """Write <output>.pdf, .png and .csv, and last the manifest <output>.json with caption and alternative text."""
-    from dnn_or_knn import figures, plotting, provenance, tables
+    from dnn_or_knn.figures import panels, style
+    from dnn_or_knn.measures import tables
+    from dnn_or_knn.runtime import provenance
 
     number = args.spec.get("figure")
     spec, module = read_specification(args.spec), importlib.import_module(f"dnn_or_knn.figures.figure{number}")
-    look = plotting.style(spec)
+    look = style.style(spec)
     layers = probe_points(args.training)
     measures, runs = tables.read(args.measures), tables.read_runs(args.measures)
     table = module.data(measures, runs, spec)
-    with plotting.applied(look):
+    with style.applied(look):
         made = module.draw(table, spec, layers)
-        written = plotting.save(made, args.output, table, dpi=look["dpi"])
+        written = style.save(made, args.output, table, dpi=look["dpi"])
     manifest = args.output.with_name(f"{args.output.name}.json")
-    added = figures.notes(table, spec)
+    added = panels.notes(table, spec)
     files.write_json(
         manifest,
         {
@@ -54,7 +56,7 @@ def main(args: argparse.Namespace) -> None:
 
 def read_specification(spec: dict[str, Any]) -> dict[str, Any]:
     """Return the specification with its optional parts, after checking that nothing needed is left out."""
-    from dnn_or_knn.errors import UserError
+    from dnn_or_knn.runtime.errors import UserError
 
     if spec.get("figure") not in FIGURES:
         raise UserError(f"the specification's figure is {spec.get('figure')!r}; the paper's figures are 1 to 7")
@@ -66,7 +68,7 @@ def read_specification(spec: dict[str, Any]) -> dict[str, Any]:
 
 def probe_points(paths: list[Path]) -> list[dict[str, Any]]:
     """Return the network's probe points from the first training manifest given, none without one."""
-    from dnn_or_knn.errors import UserError
+    from dnn_or_knn.runtime.errors import UserError
 
     if not paths:
         return []
@@ -78,7 +80,7 @@ def probe_points(paths: list[Path]) -> list[dict[str, Any]]:
 
 def options() -> argparse.ArgumentParser:
     """Return the command line."""
-    parser = cli.parser(f"{__doc__}\n{EPILOG}")
+    parser = command_line.parser(f"{__doc__}\n{EPILOG}")
     parser.add_argument("--measures", type=Path, required=True, help="folder with measures.parquet and runs.csv")
     parser.add_argument(
         "--training", type=Path, nargs="*", default=[], help="training manifest of the network that figure 4 (g) draws"
@@ -88,4 +90,4 @@ def options() -> argparse.ArgumentParser:
 
 
 if __name__ == "__main__":
-    sys.exit(cli.run(main, options()))
+    sys.exit(command_line.run(main, options()))

@@ -26,7 +26,8 @@ import sys
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from dnn_or_knn import cli, files
+from dnn_or_knn.runtime import command_line, files
+from dnn_or_knn.runtime.progress import Progress
 
 if TYPE_CHECKING:
     import numpy as np
@@ -36,11 +37,13 @@ log = logging.getLogger("dnn_or_knn")
 
 def main(args: argparse.Namespace) -> None:
     """Write <output>/<step>_<layer>.npz for every evaluation, then the manifest with a report on each fit."""
-    from dnn_or_knn import datasets, devices, probes, provenance
-    from dnn_or_knn.errors import UserError
+    from dnn_or_knn.data import store
+    from dnn_or_knn.probes import common as probes
+    from dnn_or_knn.runtime import devices, provenance
+    from dnn_or_knn.runtime.errors import UserError
 
     spec = args.spec
-    labels = datasets.load_labels(args.labels)
+    labels = store.load_labels(args.labels)
     extracted = files.read_json(args.features_manifest)
     layers = spec["layers"] or [layer["name"] for layer in extracted["layers"]]
     features = available(args, extracted["files"])
@@ -49,7 +52,7 @@ def main(args: argparse.Namespace) -> None:
     fit = probes.load(spec["module"])
     state = open_state(args.state, spec)
     names = [(f"step{step:06d}_{layer}", step, layer) for step in spec["steps"] for layer in layers]
-    progress = cli.Progress(f"{spec['kind']} fits", len(names), "evaluations")
+    progress = Progress(f"{spec['kind']} fits", len(names), "evaluations")
     reports: dict[str, dict[str, Any]] = {}
     seconds: dict[str, float] = {}
     resumed = 0
@@ -104,7 +107,7 @@ def main(args: argparse.Namespace) -> None:
     provenance.write(
         args.manifest.with_suffix(".provenance.json"),
         args,
-        inputs=[args.store / datasets.STORE_MANIFEST, args.labels / datasets.LABELS_MANIFEST, args.features_manifest],
+        inputs=[args.store / store.STORE_MANIFEST, args.labels / store.LABELS_MANIFEST, args.features_manifest],
         results=[args.manifest],
         fit_seconds=seconds,
         fits_resumed=resumed,
@@ -122,7 +125,7 @@ def available(args: argparse.Namespace, listing: dict[str, dict[str, Any]]) -> P
     Another probe of the shard, changed or new, thus needs no run of the extraction, which would make every probe of the
     shard stale.
     """
-    from dnn_or_knn.errors import UserError
+    from dnn_or_knn.runtime.errors import UserError
 
     if args.unprobed and args.unprobed.parent.is_dir() and args.features.is_dir():
         args.unprobed.touch()
@@ -133,7 +136,7 @@ def available(args: argparse.Namespace, listing: dict[str, dict[str, Any]]) -> P
             f"{args.features} was let go, and {args.checkpoints}, which it is made from, is gone too; delete {args.training} "
             "and run again to train anew"
         )
-    cli.check_code(args.extraction)
+    command_line.check_code(args.extraction)
     log.info("the features were let go: extracting them again")
     again = args.state.with_name(f"{args.state.name}-features")
     # By name: what it runs is in the specification of the extraction, and no part of the fit.
@@ -226,7 +229,7 @@ def place(source: Path, target: Path) -> None:
 
 def finished(state: Path, name: str, key: str) -> dict[str, Any] | None:
     """Return the report of an evaluation that was finished before, on these inputs, and is whole; else None."""
-    from dnn_or_knn.errors import UserError
+    from dnn_or_knn.runtime.errors import UserError
 
     if not (state / f"{name}.json").is_file():
         return None
@@ -241,7 +244,7 @@ def finished(state: Path, name: str, key: str) -> dict[str, Any] | None:
 
 def arguments() -> argparse.ArgumentParser:
     """Return the command line."""
-    parser = cli.parser(__doc__)
+    parser = command_line.parser(__doc__)
     parser.add_argument("--store", required=True, type=Path, help="folder of the data set's store")
     parser.add_argument("--labels", required=True, type=Path, help="folder of the run's label set")
     parser.add_argument("--features-manifest", required=True, type=Path, help="the features' manifest")
@@ -249,7 +252,9 @@ def arguments() -> argparse.ArgumentParser:
     parser.add_argument("--output", required=True, type=Path, help="folder to make: one .npz an evaluation")
     parser.add_argument("--manifest", required=True, type=Path, help="JSON to make: a report on every fit")
     parser.add_argument("--state", required=True, type=Path, help="folder of finished fits, removed at the end")
-    parser.add_argument("--extraction", type=cli.specification, help="specification of features.py for this shard")
+    parser.add_argument(
+        "--extraction", type=command_line.specification, help="specification of features.py for this shard"
+    )
     parser.add_argument("--training", type=Path, help="the training's manifest, to extract from")
     parser.add_argument("--checkpoints", type=Path, help="folder of the kept weights, to extract from")
     parser.add_argument("--unprobed", type=Path, help="mark of this probe among those that are to read the features")
@@ -258,4 +263,4 @@ def arguments() -> argparse.ArgumentParser:
 
 
 if __name__ == "__main__":
-    sys.exit(cli.run(main, arguments()))
+    sys.exit(command_line.run(main, arguments()))

@@ -10,8 +10,9 @@ import sys
 from pathlib import Path
 from typing import Any
 
-from dnn_or_knn import cli, files, page, provenance
-from dnn_or_knn.words import VERDICTS, wanted
+from dnn_or_knn.claims.words import VERDICTS, wanted
+from dnn_or_knn.report import page
+from dnn_or_knn.runtime import command_line, files, provenance
 
 FIGURES = [f"figure{number}" for number in range(1, 8)]
 SECTIONS = {
@@ -211,7 +212,7 @@ def choices(manifest: Path, overlays: str) -> str:
 
 def gaps(results: Path, config: dict[str, Any]) -> str:
     """Return what was not converged, never memorized, or is missing from the figures."""
-    from dnn_or_knn import tables
+    from dnn_or_knn.measures import tables
 
     measures = tables.read(results / "measures")
     missed = measures[~measures.converged & (measures.split == "train")]
@@ -325,7 +326,7 @@ def configuration(config: dict[str, Any]) -> str:
 
 
 if __name__ == "__main__":
-    parser = cli.parser(__doc__)
+    parser = command_line.parser(__doc__)
     parser.add_argument("--results", type=Path, required=True, help="the experiment's folder")
     parser.add_argument("--output", type=Path, required=True, help="the page to write")
     parser.add_argument(
@@ -334,4 +335,4 @@ if __name__ == "__main__":
     parser.add_argument(
         "--overlays", default="config.yaml", help="overlays for the commands on the page, separated by spaces"
     )
-    sys.exit(cli.run(main, parser))
+    sys.exit(command_line.run(main, parser))

@@ -8,9 +8,9 @@ from __future__ import annotations
 import sys
 from pathlib import Path
 
-from dnn_or_knn.errors import UserError
-from dnn_or_knn.files import read_json
-from dnn_or_knn.words import VERDICTS
+from dnn_or_knn.claims.words import VERDICTS
+from dnn_or_knn.runtime.errors import UserError
+from dnn_or_knn.runtime.files import read_json
 
 
 def main() -> None:

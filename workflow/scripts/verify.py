@@ -16,9 +16,9 @@ from collections import Counter
 from collections.abc import Iterator
 from pathlib import Path
 
-from dnn_or_knn.errors import UserError
-from dnn_or_knn.files import check, read_json, sha256
-from dnn_or_knn.provenance import faults
+from dnn_or_knn.runtime.errors import UserError
+from dnn_or_knn.runtime.files import check, read_json, sha256
+from dnn_or_knn.runtime.provenance import faults
 
 #: Keys of a manifest that list files. The value says where the files lie: beside the manifest, in the folder of the
 #: manifest's own name, or in a folder of that name elsewhere in the run.

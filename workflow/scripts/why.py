@@ -17,9 +17,9 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
-from dnn_or_knn.code import code_files
-from dnn_or_knn.errors import UserError
-from dnn_or_knn.files import read_json
+from dnn_or_knn.runtime.code_digest import code_files
+from dnn_or_knn.runtime.errors import UserError
+from dnn_or_knn.runtime.files import read_json
 
 FIELD = re.compile(r"^    (\w+): (.*)$")
 JOB = re.compile(r"^(?:local)?(?:rule|checkpoint) (\w+):$")

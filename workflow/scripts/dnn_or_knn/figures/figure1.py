@@ -8,8 +8,8 @@ from typing import Any
 import pandas as pd
 from matplotlib.figure import Figure
 
-from .. import plotting
-from . import INSETS, Panel, architecture_grid, assemble, describe, figure, letter, model_curves, models
+from . import style
+from .panels import INSETS, Panel, architecture_grid, assemble, describe, figure, letter, model_curves, models
 
 
 def panels(spec: Mapping[str, Any]) -> list[Panel]:
@@ -39,8 +39,8 @@ def data(measures: pd.DataFrame, runs: pd.DataFrame, spec: Mapping[str, Any]) ->
 def draw(table: pd.DataFrame, spec: Mapping[str, Any], layers: Sequence[Mapping[str, Any]]) -> Figure:
     """Draw the figure from its table."""
     titles = spec.get("titles")
-    rows = [plotting.architecture_title(name, titles) for name in reversed(spec["architectures"])]
-    columns = [plotting.dataset_title(name, titles) for name in spec["datasets"]]
+    rows = [style.architecture_title(name, titles) for name in reversed(spec["architectures"])]
+    columns = [style.dataset_title(name, titles) for name in spec["datasets"]]
     return figure(
         table,
         panels(spec),
@@ -48,7 +48,7 @@ def draw(table: pd.DataFrame, spec: Mapping[str, Any], layers: Sequence[Mapping[
         row_heads=[] if len(columns) == 1 else rows,
         column_heads=rows if len(columns) == 1 else columns,
         handles=[
-            plotting.handle(plotting.model_title(name, titles), plotting.model_look(name, spec["probes"], under=True))
+            style.handle(style.model_title(name, titles), style.model_look(name, spec["probes"], under=True))
             for name in models(spec, network=True)
         ],
     )

@@ -8,8 +8,8 @@ from typing import Any
 import pandas as pd
 from matplotlib.figure import Figure
 
-from .. import plotting
-from . import INSETS, P_SAME, Curve, Panel, assemble, describe, figure, letter, nearest_neighbours
+from . import style
+from .panels import INSETS, P_SAME, Curve, Panel, assemble, describe, figure, letter, nearest_neighbours
 
 
 def curves(spec: Mapping[str, Any]) -> tuple[Curve, ...]:
@@ -17,11 +17,11 @@ def curves(spec: Mapping[str, Any]) -> tuple[Curve, ...]:
     names = list(reversed(spec["architectures"]))
     return tuple(
         Curve(
-            plotting.architecture_title(name, spec.get("titles")),
+            style.architecture_title(name, spec.get("titles")),
             name,
             nearest_neighbours(spec),
             "test",
-            plotting.architecture_look(name, names),
+            style.architecture_look(name, names),
         )
         for name in names
     )
@@ -47,8 +47,8 @@ def draw(table: pd.DataFrame, spec: Mapping[str, Any], layers: Sequence[Mapping[
         panels(spec),
         spec,
         row_heads=[],
-        column_heads=[plotting.dataset_title(name, spec.get("titles")) for name in spec["datasets"]],
-        handles=[plotting.handle(one.series, one.look) for one in curves(spec)],
+        column_heads=[style.dataset_title(name, spec.get("titles")) for name in spec["datasets"]],
+        handles=[style.handle(one.series, one.look) for one in curves(spec)],
     )
 
 

@@ -10,9 +10,9 @@ from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 from matplotlib.gridspec import SubplotSpec
 
-from .. import plotting
-from . import ACCURACY, COLUMNS, Panel, assemble, at_layers, describe, diagram, figure, letter, model_curves, models
-from . import plain as plain_name
+from . import diagram, style
+from .panels import ACCURACY, COLUMNS, Panel, assemble, at_layers, describe, figure, letter, model_curves, models
+from .panels import plain as plain_name
 
 PUBLISHED = "authors' k-NN, test"
 
@@ -65,7 +65,7 @@ def draw(table: pd.DataFrame, spec: Mapping[str, Any], layers: Sequence[Mapping[
     count = 2 * len(spec["datasets"])
 
     def network(whole: Figure, place: SubplotSpec) -> None:
-        title = plotting.architecture_title(spec["architecture"], titles)
+        title = style.architecture_title(spec["architecture"], titles)
         diagram.draw(whole, place, layers, letter(count), title, means=spec.get("input_layer") == "mean")
 
     def layer_axis(ax: Axes) -> None:
@@ -76,15 +76,15 @@ def draw(table: pd.DataFrame, spec: Mapping[str, Any], layers: Sequence[Mapping[
         table,
         panels(spec),
         spec,
-        row_heads=[plotting.dataset_title(name, titles) for name in spec["datasets"]],
+        row_heads=[style.dataset_title(name, titles) for name in spec["datasets"]],
         column_heads=["True labels", "Random labels"],
         handles=[
             *(
-                plotting.handle(plotting.model_title(name, titles), plotting.model_look(name, spec["probes"]))
+                style.handle(style.model_title(name, titles), style.model_look(name, spec["probes"]))
                 for name in models(spec, network=False)
             ),
-            *plotting.split_handles(),
-            *([plotting.published_handle(PUBLISHED)] if (table["series"] == "published").any() else []),
+            *style.split_handles(),
+            *([style.published_handle(PUBLISHED)] if (table["series"] == "published").any() else []),
         ],
         height=1.5,
         prepare=layer_axis,
@@ -96,7 +96,7 @@ def draw(table: pd.DataFrame, spec: Mapping[str, Any], layers: Sequence[Mapping[
 
 def caption(spec: Mapping[str, Any]) -> str:
     """Return the figure's caption."""
-    name = plotting.architecture_title(spec["architecture"], spec.get("titles"))
+    name = style.architecture_title(spec["architecture"], spec.get("titles"))
     text = (
         f"Accuracy of probes fitted on each layer of {name} after training with true labels (left) and with random labels "
         "(right). Solid: train images, with the labels that the network was trained on; dashed: test images, with their "

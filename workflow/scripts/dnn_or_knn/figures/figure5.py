@@ -8,8 +8,8 @@ from typing import Any
 import pandas as pd
 from matplotlib.figure import Figure
 
-from .. import plotting
-from . import ACCURACY, INSETS, Panel, assemble, describe, divergence, figure, letter, model_curves, models
+from . import style
+from .panels import ACCURACY, INSETS, Panel, assemble, describe, divergence, figure, letter, model_curves, models
 
 
 def panels(spec: Mapping[str, Any]) -> list[Panel]:
@@ -40,12 +40,12 @@ def draw(table: pd.DataFrame, spec: Mapping[str, Any], layers: Sequence[Mapping[
         panels(spec),
         spec,
         row_heads=[],
-        column_heads=[plotting.dataset_title(name, titles) for name in spec["datasets"]],
+        column_heads=[style.dataset_title(name, titles) for name in spec["datasets"]],
         handles=[
-            plotting.handle("DNN, train", plotting.model_look("dnn", [])),
-            plotting.handle("DNN, test", plotting.model_look("dnn", [], dashed=True)),
+            style.handle("DNN, train", style.model_look("dnn", [])),
+            style.handle("DNN, test", style.model_look("dnn", [], dashed=True)),
             *(
-                plotting.handle(plotting.model_title(name, titles), plotting.model_look(name, spec["probes"]))
+                style.handle(style.model_title(name, titles), style.model_look(name, spec["probes"]))
                 for name in models(spec, network=False)
             ),
         ],
@@ -55,7 +55,7 @@ def draw(table: pd.DataFrame, spec: Mapping[str, Any], layers: Sequence[Mapping[
 
 def caption(spec: Mapping[str, Any]) -> str:
     """Return the figure's caption."""
-    name = plotting.architecture_title(spec["architecture"], spec.get("titles"))
+    name = style.architecture_title(spec["architecture"], spec.get("titles"))
     return (
         f"{name} trained on true labels. Top: accuracy of the network on train and test images. Middle and bottom: "
         "divergence D_KL(probe || network) × 100, in nats, on train and on test images, against the training step. "

@@ -8,8 +8,8 @@ from typing import Any
 import pandas as pd
 from matplotlib.figure import Figure
 
-from .. import plotting
-from . import INSETS, Panel, assemble, describe, figure, letter, model_curves, nearest_neighbours
+from . import style
+from .panels import INSETS, Panel, assemble, describe, figure, letter, model_curves, nearest_neighbours
 
 DIVERGENCE = r"$D_\mathrm{KL}\times 100$ (nats)"
 
@@ -41,13 +41,13 @@ def draw(table: pd.DataFrame, spec: Mapping[str, Any], layers: Sequence[Mapping[
         panels(spec),
         spec,
         row_heads=[],
-        column_heads=[plotting.dataset_title(name, titles) for name in spec["datasets"]],
+        column_heads=[style.dataset_title(name, titles) for name in spec["datasets"]],
         handles=[
-            plotting.handle("DNN, test", plotting.model_look("dnn", [], dashed=True)),
+            style.handle("DNN, test", style.model_look("dnn", [], dashed=True)),
             *(
-                plotting.handle(
-                    f"{plotting.model_title(name, titles)}, {split}",
-                    plotting.model_look(name, spec["probes"], dashed=split == "test"),
+                style.handle(
+                    f"{style.model_title(name, titles)}, {split}",
+                    style.model_look(name, spec["probes"], dashed=split == "test"),
                 )
                 for split in ("train", "test")
             ),
@@ -59,7 +59,7 @@ def draw(table: pd.DataFrame, spec: Mapping[str, Any], layers: Sequence[Mapping[
 
 def caption(spec: Mapping[str, Any]) -> str:
     """Return the figure's caption."""
-    name = plotting.architecture_title(spec["architecture"], spec.get("titles"))
+    name = style.architecture_title(spec["architecture"], spec.get("titles"))
     return (
         f"{name} made to overfit: a part of the training set, no augmentation, no weight decay. Top: accuracy of the network "
         "on test images. Bottom: divergence D_KL(k-NN || network) × 100, in nats, of train and of test images, against the "

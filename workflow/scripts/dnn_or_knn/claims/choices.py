@@ -17,8 +17,8 @@ from matplotlib.patches import Patch
 
 from ..figures.style import GREY, LIGHT, new_figure
 from .effects import Effect as Computed
-from .figure import SUPPORTS, clipped, reason, text_width, wrapped
-from .words import INCONCLUSIVE, NOT_SUPPORTED, RANK, TOO_SMALL, VERDICTS
+from .figure import SUPPORTS, clipped, handles, reason, text_width, wrapped
+from .words import INCONCLUSIVE, NOT_SUPPORTED, RANK, VERDICTS
 
 #: The first entry: the probes and the divergence of the configuration itself.
 REFERENCE = "as configured"
@@ -360,21 +360,8 @@ def _axis_label(panel: Panel) -> str:
 
 
 def _legend(figure: Figure, size: float, daggers: bool) -> None:
-    handles: list[Line2D | Patch] = [
-        Line2D(
-            [],
-            [],
-            color=colour,
-            marker=marker,
-            markerfacecolor="white" if verdict == INCONCLUSIVE else colour,
-            linewidth=1.3,
-            markersize=4.6,
-            label=verdict,
-        )
-        for verdict, (colour, marker, _) in VERDICTS.items()
-        if verdict != TOO_SMALL  # no number, so no mark
-    ]
-    handles += [
+    entries: list[Line2D | Patch] = [
+        *handles(1.3, 4.6),
         Line2D([], [], color="#333333", linewidth=0.8, dashes=(3, 2), label="threshold"),
         Patch(facecolor=SUPPORTS, label="supports the claim"),
         Line2D([], [], color=GREY, linewidth=0.7, dashes=(1, 1.6), label=REFERENCE),
@@ -384,13 +371,13 @@ def _legend(figure: Figure, size: float, daggers: bool) -> None:
         ),
     ]
     if daggers:
-        handles.append(
+        entries.append(
             Line2D(
                 [], [], linestyle="none", marker=f"${ELSEWHERE}$", color="#333333", label="decided by another effect"
             )
         )
     figure.legend(
-        handles=handles,
+        handles=entries,
         loc="upper center",
         ncols=5,
         fontsize=size,

@@ -196,22 +196,16 @@ def wrapped(text: str, size: float, width: float, weight: str = "normal") -> lis
     return lines
 
 
-def _legend(figure: Figure) -> None:
-    handles = [
-        Line2D(
-            [],
-            [],
-            color=c,
-            marker=m,
-            markerfacecolor="white" if v == INCONCLUSIVE else c,
-            linewidth=1.2,
-            markersize=4.2,
-            label=v,
-        )
-        for v, (c, m, _) in VERDICTS.items()
-        if v != TOO_SMALL  # no number, so no mark
+def handles(linewidth: float, markersize: float) -> list[Line2D]:
+    """Return the entries of a legend for the verdicts; what is too small has no number, so no mark."""
+    shown = {verdict: look for verdict, look in VERDICTS.items() if verdict != TOO_SMALL}
+    size: dict[str, Any] = {"linewidth": linewidth, "markersize": markersize}
+    return [
+        Line2D([], [], color=c, marker=m, markerfacecolor="white" if v == INCONCLUSIVE else c, label=v, **size)
+        for v, (c, m, _) in shown.items()
     ]
-    handles.append(
-        Line2D([], [], color="#333333", linewidth=0.8, dashes=(3, 2), label="threshold, its supporting side shaded")
-    )
-    figure.legend(handles=handles, loc="upper center", ncols=4, fontsize=SIZE, borderaxespad=0.2)
+
+
+def _legend(figure: Figure) -> None:
+    limit = Line2D([], [], color="#333333", linewidth=0.8, dashes=(3, 2), label="threshold, its supporting side shaded")
+    figure.legend(handles=[*handles(1.2, 4.2), limit], loc="upper center", ncols=4, fontsize=SIZE, borderaxespad=0.2)

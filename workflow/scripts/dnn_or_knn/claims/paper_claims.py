@@ -18,7 +18,7 @@ from typing import Any
 import numpy as np
 
 from .effects import Effect, Run, TooSmall
-from .study import ROLES, Finding, Parting, Study, half_depth, kept_to, last_quarter, line_rise, parting, told
+from .study import ROLES, Depth, Finding, Parting, Study, half_depth, kept_to, last_quarter, line_rise, parting
 from .words import INCONCLUSIVE, NOT_SUPPORTED, RANK, SUPPORTED
 
 #: A curve of logarithms that moves less than this along all steps stands still.
@@ -147,8 +147,7 @@ def _layer_drop(study: Study, run: Run, role: str, seed: int) -> Finding:
 
 
 def _generalization_depth(study: Study, run: Run, role: str, seed: int) -> Finding:
-    depth = half_depth(study, run, seed, role, "test", study["layer_rise"])
-    return told(depth.values, depth.low, depth.high, study["gradual_depth"], depth.where)
+    return half_depth(study, run, seed, role, "test", study["layer_rise"]).told(study["gradual_depth"])
 
 
 def late_memorization(study: Study) -> Iterator[Effect]:
@@ -166,8 +165,7 @@ def late_memorization(study: Study) -> Iterator[Effect]:
 
 def _memorization_depth(study: Study, random: Run, role: str, seed: int) -> Finding:
     study.data.step(random, seed)
-    depth = half_depth(study, random, seed, role, "train", study["memorized_rise"])
-    return told(depth.values, depth.low, depth.high, study["last_layers"], depth.where)
+    return half_depth(study, random, seed, role, "train", study["memorized_rise"]).told(study["last_layers"])
 
 
 def _memorization_later(study: Study, true: Run, random: Run, role: str, seed: int) -> Finding:
@@ -175,7 +173,8 @@ def _memorization_later(study: Study, true: Run, random: Run, role: str, seed: i
     late = half_depth(study, random, seed, role, "train", study["memorized_rise"])
     early = half_depth(study, true, seed, role, "train", study["layer_rise"])
     where = f"{late.where}, with true labels {early.where}"
-    return told(late.values - early.values, late.low - early.high, late.high - early.low, study["later"], where)
+    apart = Depth(late.values - early.values, late.low - early.high, late.high - early.low, where)
+    return apart.told(study["later"])
 
 
 # Claims 5, 6, 7: curves of D_KL.
@@ -273,9 +272,9 @@ Look = Callable[[int], Parting]
 def _matching_then_parted(study: Study, claim: int, cell: str, run: Run, look: Look) -> Iterator[Effect]:
     """Yield what claims 6 and 7 share: the curves match before the step, and are parted after it."""
     where = (claim, "parted before memorization", cell)
-    yield study.effect(where, [run], partial(_share_before, study, look), "within", "parted", "share")
+    yield study.effect(where, [run], partial(_share_at, study, look, False), "within", "parted", "share")
     where = (claim, "parted after memorization", cell)
-    yield study.effect(where, [run], partial(_share_after, study, look), "above", "parted", "share")
+    yield study.effect(where, [run], partial(_share_at, study, look, True), "above", "parted", "share")
     where = (claim, "growth of test − train D_KL, of test", cell)
     yield study.effect(where, [run], partial(_growth, study, look), "above", "parting", "share")
 
@@ -285,14 +284,9 @@ def _share(study: Study, train: np.ndarray, test: np.ndarray) -> Finding:
     return np.median(study.share(train, test), axis=0), f"{len(train)} evaluations"
 
 
-def _share_before(study: Study, look: Look, seed: int) -> Finding:
-    curves = look(seed)
-    return _share(study, curves.train_before, curves.test_before)
-
-
-def _share_after(study: Study, look: Look, seed: int) -> Finding:
-    curves = look(seed)
-    return _share(study, curves.train_after, curves.test_after)
+def _share_at(study: Study, look: Look, after: bool, seed: int) -> Finding:
+    _, *before_after = look(seed)
+    return _share(study, *before_after[2:] if after else before_after[:2])
 
 
 def _growth(study: Study, look: Look, seed: int) -> Finding:

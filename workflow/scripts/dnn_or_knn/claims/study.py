@@ -202,6 +202,13 @@ class Depth(NamedTuple):
     high: float
     where: str
 
+    def told(self, limit: float) -> Finding:
+        """Return the values and where they are; raise `TooSmall` if the limit of a rule lies between the two layers."""
+        if self.low < limit < self.high:
+            span = f"anywhere from {self.low:.2f} to {self.high:.2f}, about the rule's {limit:g}"
+            raise TooSmall(f"too few layers: half of the rise is passed {self.where}, {span}")
+        return self.values, f"half of the rise {self.where}"
+
 
 def half_depth(study: Study, run: Run, seed: int, role: str, split: str, minimal_rise: float) -> Depth:
     """Return the depth at which half of a probe's rise from the first layer to the last is passed.
@@ -217,16 +224,7 @@ def half_depth(study: Study, run: Run, seed: int, role: str, split: str, minimal
     before, after = values[reached - 1, columns], values[reached, columns]
     step = after - before
     part = np.divide(half - before, step, out=np.zeros_like(step), where=step > 0)
-    depth = (reached - 1 + part) / (len(values) - 1)
-    last, first = reached[0] - 1, reached[0]
-    where = f"between {names[last]} and {names[first]}"
-    if 1 / (len(values) - 1) <= study["resolution"]:
-        return Depth(depth, float(depth[0]), float(depth[0]), where)
-    return Depth(depth, last / (len(values) - 1), first / (len(values) - 1), where)
-
-
-def told(values: np.ndarray, low: float, high: float, limit: float, where: str) -> Finding:
-    """Return a depth that lies somewhere from `low` to `high`; raise `TooSmall` if the limit lies between them."""
-    if low < limit < high:
-        raise TooSmall(f"too few layers: half of the rise is passed {where}, anywhere from {low:.2f} to {high:.2f}")
-    return values, f"half of the rise {where}"
+    unit, first = 1 / (len(values) - 1), int(reached[0])
+    depth, where = (reached - 1 + part) * unit, f"between {names[first - 1]} and {names[first]}"
+    ends = (float(depth[0]),) * 2 if unit <= study["resolution"] else ((first - 1) * unit, first * unit)
+    return Depth(depth, *ends, where)

@@ -41,7 +41,6 @@ if (
 ROOT = jobs.config["data"]["root"]
 DOWNLOAD = "download" if jobs.config["data"]["download"] else "no-download"
 SAVE_EVERY = str(jobs.config["jobs"]["save_every"])
-BATCH = jobs.config["jobs"]["evaluation_batch"]
 FIGURE_NAMES = [*expand("figure{number}", number=range(1, 8)), "training"]
 OVERLAYS = startup.overlays(workflow.configfiles)
 READERS = " ".join(

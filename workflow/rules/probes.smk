@@ -18,7 +18,6 @@ rule probe:
         f"{RESULTS}/logs/probes/{{dataset}}-{{architecture}}-{{labels}}-seed{{seed}}-{{probe}}-{{shard}}.log",
     # Before further extractions, so that features wait on disk as briefly as possible.
     priority: 10
-    retries: 2
     conda:
         "../../envs/pipeline.yaml"
     threads: jobs.config["jobs"]["probe_threads"]

@@ -16,7 +16,6 @@ rule train:
         provenance=f"{RUN}/training.provenance.json",
     log:
         f"{RESULTS}/logs/train/{{dataset}}-{{architecture}}-{{labels}}-seed{{seed}}.log",
-    retries: 2
     conda:
         "../../envs/pipeline.yaml"
     threads: jobs.config["jobs"]["train_threads"]

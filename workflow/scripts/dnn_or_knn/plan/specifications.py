@@ -91,6 +91,8 @@ class Jobs:
             run=run.path,
             network=run.network,
             precision=run.training["precision"],
+            batch_size=self.config["jobs"]["evaluation_batch"],
+            compile=self.config["jobs"]["evaluation_compile"],
             steps=shard.steps,
             layers=["embedding"] if shard.layers == "embedding" else shard.layers,
             input_layer=self.config["layer_input"],

@@ -8,6 +8,7 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from dnn_or_knn.claims.words import wanted
 from dnn_or_knn.runtime import command_line, files
 
 if TYPE_CHECKING:
@@ -20,7 +21,7 @@ Specification:
   choices        {name: {"roles": {"knn": model, "svm": model, "lr": model}, "divergence": "d_kl" or "d_kl_column"}};
                  one is called "as configured", and the others are compared with it
   order          names of the choices in the order of the rows (optional)
-  claims         {threshold: value}: what differs from the defaults (docs/claims.md)
+  claims         {threshold: value}: the configuration's block, complete (docs/claims.md)
   style          of the figure (optional)
   architectures  from shallow to deep
   datasets       in the order of the figures
@@ -38,7 +39,6 @@ def main(args: argparse.Namespace) -> None:
     """Write choices.pdf, .png, .csv and .md, and last choices.json with every verdict."""
     from dnn_or_knn.claims import choices as sensitivity
     from dnn_or_knn.claims import effects
-    from dnn_or_knn.claims.study import check_thresholds
     from dnn_or_knn.figures import style
     from dnn_or_knn.measures import tables
     from dnn_or_knn.runtime import provenance
@@ -46,7 +46,6 @@ def main(args: argparse.Namespace) -> None:
     spec = args.spec
     choices = ordered(spec)
     look = style.style(spec)
-    check_thresholds(spec.get("claims", {}))
     manifest = files.read_json(args.measures / tables.MANIFEST)
     files.check(args.measures, manifest["files"], [tables.MEASURES, tables.REPLICATES, tables.RUNS])
     judged = judge(effects.read(args.measures), spec, choices)
@@ -62,7 +61,7 @@ def main(args: argparse.Namespace) -> None:
             for name, what in choices.items()
         ],
         "claims": [{"claim": panel.number, "title": panel.title, "shown": panel.part} for panel in shown],
-        "caption": caption(judged, spec.get("claims", {})),
+        "caption": caption(judged, spec["claims"]),
         "alt": alt(judged),
         "files": files.listing(args.output, written),
     }
@@ -117,7 +116,7 @@ def judge(data: Data, spec: Mapping[str, Any], choices: Mapping[str, Mapping[str
                 labels=spec["labels"],
                 architecture=spec["architecture"],
                 probes=dict(what["roles"]),
-                thresholds=spec.get("claims", {}),
+                thresholds=spec["claims"],
                 divergence=what["divergence"],
             )
         )
@@ -197,8 +196,7 @@ def _rule(part: str, claim: Claim) -> str:
     from dnn_or_knn.claims.choices import parts
 
     rule = parts(claim)[part][0]
-    sign = "within ±" if rule["relation"] == "within" else f"{rule['relation']} "
-    return f"{part}, {sign}{rule['threshold']:g} {rule['unit']}".strip()
+    return f"{part}, {wanted(rule['relation'], rule['threshold'])} {rule['unit']}".strip()
 
 
 def _weakest(effects: list[dict[str, Any]]) -> str:
@@ -220,15 +218,12 @@ def _weakest(effects: list[dict[str, Any]]) -> str:
 
 def caption(judged: Mapping[str, list[Claim]], thresholds: Mapping[str, Any]) -> str:
     """Return the figure's caption."""
-    from dnn_or_knn.claims.study import THRESHOLDS
-
-    confidence = thresholds.get("confidence", THRESHOLDS["confidence"].default)
     intervals = dict.fromkeys(claim["interval"] for claims in judged.values() for claim in claims if claim["seeds"])
     how = f" ({'; '.join(intervals)})" if intervals else ""
     return (
         "How each claim's effect moves across the choices that the paper leaves open; nothing was retrained. "
         "A panel shows the part of the claim that its verdict hinges on (the one whose own verdict is most often the "
-        f"claim's; among equals the one that moves most towards or from its threshold): the mark is the cell that decides it, with its {confidence:.0%} interval{how}, ticks are the other "
+        f"claim's; among equals the one that moves most towards or from its threshold): the mark is the cell that decides it, with its {thresholds['confidence']:.0%} interval{how}, ticks are the other "
         "cells. At the right the verdict on the whole claim, bold where the choice changes it; † where another part, or "
         f"an effect that could not be computed, decides it. Pale: the choice does not touch the claim.{_one_run(judged)}"
     )

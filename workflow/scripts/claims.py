@@ -7,6 +7,7 @@ import sys
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from dnn_or_knn.claims.words import wanted
 from dnn_or_knn.runtime import command_line, files
 
 if TYPE_CHECKING:
@@ -14,7 +15,7 @@ if TYPE_CHECKING:
 
 EPILOG = """
 Specification:
-  claims         {threshold: value}: what differs from the defaults (docs/claims.md)
+  claims         {threshold: value}: the configuration's block, complete (docs/claims.md)
   architectures  from shallow to deep
   datasets       in the order of the figures
   labels         {"true", "random", "random_layers" (optional), "overfit"}: the label set of each kind of run
@@ -33,12 +34,11 @@ def main(args: argparse.Namespace) -> None:
     """Write paper_claims.pdf, .png, .csv and .md, and last paper_claims.json with every effect and verdict."""
     import pandas as pd
     from dnn_or_knn.claims import effects, paper_claims
-    from dnn_or_knn.claims.study import ROLES, Study, check_thresholds
+    from dnn_or_knn.claims.study import ROLES, Study
     from dnn_or_knn.measures import tables
     from dnn_or_knn.runtime import provenance
 
     spec = args.spec
-    check_thresholds(spec.get("claims", {}))
     manifest = files.read_json(args.measures / tables.MANIFEST)
     files.check(args.measures, manifest["files"], [tables.MEASURES, tables.REPLICATES, tables.RUNS])
     study = Study(
@@ -48,7 +48,7 @@ def main(args: argparse.Namespace) -> None:
         labels=spec["labels"],
         architecture=spec["architecture"],
         probes=spec.get("roles") or {name: name for name in ROLES if name in spec["probes"]},
-        thresholds=spec.get("claims", {}),
+        thresholds=spec["claims"],
         divergence=spec.get("divergence", "d_kl"),
     )
     judged = paper_claims.judge(study)
@@ -58,7 +58,7 @@ def main(args: argparse.Namespace) -> None:
     written = [f"claims.{kind}" for kind in ("csv", "md", "pdf", "png")]
     files.write_json(args.output / "claims.json", {"claims": judged, "files": files.listing(args.output, written)})
     for claim in judged:
-        command_line.log.info("claim %d: %s - %s", claim["claim"], verdict(claim), claim["title"])
+        command_line.log.info("claim %d: %s - %s: %s", claim["claim"], verdict(claim), claim["title"], claim["decided"])
     provenance.write(
         args.output / "claims.provenance.json",
         args,
@@ -84,10 +84,14 @@ def verdict(claim: dict[str, Any]) -> str:
 
 def markdown(judged: list[dict[str, Any]]) -> str:
     """Return the verdicts as one table, and every effect of each claim below it."""
-    lines = ["# The paper's claims", "", "| claim | verdict | supporting effects | fails or cannot be told |"]
+    lines = [
+        "# The paper's claims",
+        "",
+        "| claim | verdict | supporting effects | what decides it, or why it cannot be told |",
+    ]
     lines.append("|---|---|---|---|")
     for claim in judged:
-        named = "; ".join(claim["reasons"]) or "–"
+        named = "; ".join(claim["reasons"]) or f"closest: {claim['decided']}"
         count = f"{claim['supported']} of {claim['deciding']}"
         lines.append(f"| {claim['claim']}. {claim['title']} | **{verdict(claim)}** | {count} | {named} |")
     for claim in judged:
@@ -108,12 +112,8 @@ def row(effect: dict[str, Any]) -> list[str]:
     if effect["value"] is not None:
         number = f"{effect['value']:.4g} {effect['unit']}".strip()
         limits = f"{effect['low']:.4g} … {effect['high']:.4g}"
-    rule = (
-        f"within ±{effect['threshold']:g}"
-        if effect["relation"] == "within"
-        else f"{effect['relation']} {effect['threshold']:g}"
-    )
     found = effect["verdict"] if effect["decides"] else f"({effect['verdict']}; reported only)"
+    rule = wanted(effect["relation"], effect["threshold"])
     return [effect["part"], effect["cell"], number, limits, rule, found, effect["note"] or "–"]
 
 

@@ -10,6 +10,7 @@ import sys
 from pathlib import Path
 from typing import Any
 
+from dnn_or_knn.claims.words import VERDICTS, wanted
 from dnn_or_knn.report import page
 from dnn_or_knn.runtime import command_line, files, provenance
 
@@ -77,7 +78,7 @@ def verdicts(results: Path, overlays: str) -> str:
     for claim in judged:
         kind = claim["verdict"].replace(" ", "-")
         said = claim["verdict"] + (" (one run)" if claim["one_run"] else "")
-        named = "; ".join(claim["reasons"]) or "–"
+        named = "; ".join(claim["reasons"]) or f"closest: {claim['decided']}"
         rows.append(
             [
                 f"{claim['claim']}. {claim['title']}",
@@ -87,11 +88,8 @@ def verdicts(results: Path, overlays: str) -> str:
             ]
         )
     folder = results / "claims"
-    head = ["claim", "verdict", "supporting", "fails, or cannot be told"]
-    counts = ", ".join(
-        f"{sum(claim['verdict'] == word for claim in judged)} {word}"
-        for word in ("supported", "not supported", "inconclusive")
-    )
+    head = ["claim", "verdict", "supporting", "what decides it, or why it cannot be told"]
+    counts = ", ".join(f"{sum(claim['verdict'] == word for claim in judged)} {word}" for word in reversed(VERDICTS))
     intervals = dict.fromkeys(claim["interval"] for claim in judged if claim["seeds"])
     told = ", ".join(f"claim {c['claim']} {c['verdict']} ({c['supported']} of {c['deciding']} effects)" for c in judged)
     alt = f"Every effect behind the verdicts with its confidence interval and its threshold: {told}."
@@ -115,14 +113,13 @@ def effects(claim: dict[str, Any]) -> str:
     rows = []
     for effect in claim["effects"]:
         known = effect["value"] is not None
-        sign = "within ±" if effect["relation"] == "within" else f"{effect['relation']} "
         rows.append(
             [
                 effect["part"],
                 effect["cell"],
                 f"{effect['value']:.4g} {effect['unit']}" if known else "–",
                 f"{effect['low']:.4g} … {effect['high']:.4g}" if known else "–",
-                f"{sign}{effect['threshold']:g}",
+                wanted(effect["relation"], effect["threshold"]),
                 effect["verdict"] + ("" if effect["decides"] else " (reported only)"),
                 effect["note"],
             ]

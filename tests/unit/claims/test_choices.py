@@ -13,18 +13,19 @@ from typing import Any
 
 import numpy as np
 import pandas as pd
+import published_tables
 import pytest
-import synthetic
 from conftest import ROOT
 from dnn_or_knn.claims import choices as sensitivity
 from dnn_or_knn.claims import effects, paper_claims
-from dnn_or_knn.claims.effects import INCONCLUSIVE, NOT_SUPPORTED, SUPPORTED
 from dnn_or_knn.claims.study import Study
+from dnn_or_knn.claims.words import INCONCLUSIVE, NOT_SUPPORTED, SUPPORTED
 from dnn_or_knn.figures import style
 from dnn_or_knn.measures import tables
 from dnn_or_knn.runtime import files
 from dnn_or_knn.runtime.errors import UserError
 from matplotlib.figure import Figure
+from published_tables import as_tables, published, thresholds
 
 SCRIPTS = ROOT / "workflow" / "scripts"
 choices = importlib.import_module("choices")
@@ -40,10 +41,10 @@ SPEC: dict[str, Any] = {
         "never fitted": {"roles": OWN | {"knn": "knn-k7"}, "divergence": "d_kl"},
     },
     "order": ["as configured", "k-1", "hinge", "kl-by-column", "never fitted"],
-    "claims": {},
+    "claims": thresholds(),
     "style": {},
     "architectures": ["mlp640", "lenet", "wrn-28-10"],
-    "datasets": ["digits"],
+    "datasets": ["cifar10"],
     "labels": {"true": "true-labels", "random": "random-labels", "overfit": "overfit"},
     "architecture": "wrn-28-10",
 }
@@ -54,7 +55,7 @@ def measured() -> tuple[pd.DataFrame, dict[str, np.ndarray], pd.DataFrame]:
 
     By column, train and test D_KL of true labels run in opposite directions.
     """
-    measures, runs = synthetic.tables(datasets=("digits",))
+    measures, _, runs = as_tables([published(0, ["cifar10"])])
     one = measures[measures.model == "knn"].assign(model="knn-k1")
     one["p_same"] -= np.where(one.labels == "true-labels", 0.4, 0.0)
     again = measures[measures.model == "svm"].assign(model="svm--hinge")
@@ -65,15 +66,6 @@ def measured() -> tuple[pd.DataFrame, dict[str, np.ndarray], pd.DataFrame]:
     noise = np.random.default_rng(0).normal(0, 1e-4, (len(table), 40))
     noise[(table.model == "svm--hinge").to_numpy()] = noise[(table.model == "svm").to_numpy()]
     return table, {name: table[name].to_numpy()[:, None] + noise for name in tables.REPLICATED}, runs
-
-
-def write(folder: Path) -> Path:
-    table, replicates, runs = measured()
-    folder.mkdir()
-    written = tables.write(folder, table, replicates)
-    runs.to_csv(folder / tables.RUNS, index=False)
-    files.write_json(folder / tables.MANIFEST, {"files": files.listing(folder, [*written, tables.RUNS])})
-    return folder
 
 
 @pytest.fixture(scope="module")
@@ -113,12 +105,12 @@ def flips(judged: sensitivity.Judged, choice: str) -> set[int]:
 def test_reference_is_first_and_judged_as_the_claims_are(data, judged):
     assert list(judged) == SPEC["order"]
     plain = {key: SPEC[key] for key in ("architectures", "datasets", "labels", "architecture")}
-    assert judged["as configured"] == paper_claims.judge(Study(data=data, probes=OWN, **plain))
+    assert judged["as configured"] == paper_claims.judge(Study(data=data, probes=OWN, thresholds=thresholds(), **plain))
 
 
 def test_choices_change_the_claims_that_they_speak_of_and_no_others(judged):
     assert words(judged, "as configured")[2] == SUPPORTED and words(judged, "k-1")[2] == NOT_SUPPORTED
-    assert flips(judged, "k-1") == {2}
+    assert flips(judged, "k-1") == {2, 8}
     assert flips(judged, "hinge") == set()
     assert words(judged, "as configured")[5] == SUPPORTED and words(judged, "kl-by-column")[5] == NOT_SUPPORTED
     assert flips(judged, "kl-by-column") & {1, 2, 3, 4} == set()
@@ -142,7 +134,7 @@ def test_a_missing_run_is_inconclusive_for_every_choice():
     without = choices.judge(left, SPEC, choices.ordered(SPEC))
     assert {words(without, choice)[7] for choice in without} == {INCONCLUSIVE}
     panel = sensitivity.panels(without)[6]
-    assert {row.note for row in panel.rows} == {"run missing: digits/wrn-28-10/overfit"}
+    assert {row.note for row in panel.rows} == {"run missing: cifar10/wrn-28-10/overfit"}
     figure = sensitivity.draw([panel], style.style({}))
     assert [text.get_text() for text in figure.axes[0].texts].count("run missing") == len(without)
 
@@ -150,8 +142,11 @@ def test_a_missing_run_is_inconclusive_for_every_choice():
 def test_flips_are_named_with_their_cells(judged):
     changes = sensitivity.changes(judged)
     assert list(changes) == SPEC["order"][1:] and changes["hinge"] == []
-    (said,) = changes["k-1"]
-    assert said.startswith("claim 2: supported → not supported (P_SAME on test: digits, ") and " more)" in said
+    said = changes["k-1"][0]
+    assert (
+        said.startswith("claim 2: supported → not supported (P_SAME on test beyond what is asked: cifar10, ")
+        and " more)" in said
+    )
 
 
 def effect(part: str, value: float | None, verdict: str, **more: Any) -> dict[str, Any]:
@@ -258,7 +253,7 @@ def test_rows_that_a_choice_does_not_touch_are_pale(shown, figure):
 
 def test_command_writes_everything_and_loads_no_torch(tmp_path):
     """A torch that cannot be imported stands first on the path."""
-    measures = write(tmp_path / "measures")
+    measures = published_tables.write(tmp_path / "measures", *measured())
     (tmp_path / "first").mkdir()
     (tmp_path / "first" / "torch.py").write_text("raise RuntimeError('torch was imported')\n")
     line = [sys.executable, str(SCRIPTS / "choices.py"), "--spec", json.dumps(SPEC)]

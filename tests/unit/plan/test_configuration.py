@@ -231,12 +231,3 @@ def test_the_snakefile_side_imports_nothing_heavy() -> None:
     code = "import sys; from dnn_or_knn.plan import startup; print([m for m in ('torch', 'pandas', 'numpy') if m in sys.modules])"
     done = subprocess.run([sys.executable, "-c", code], cwd=SCRIPTS, capture_output=True, text=True, check=True)
     assert done.stdout.strip() == "[]"
-
-
-def test_the_schema_and_the_claims_agree_on_every_threshold() -> None:
-    from dnn_or_knn.claims.study import THRESHOLDS
-
-    declared = load_schema()["properties"]["claims"]["properties"]
-    assert {name: option["default"] for name, option in declared.items()} == {
-        name: threshold.default for name, threshold in THRESHOLDS.items()
-    }

@@ -16,13 +16,12 @@ from matplotlib.lines import Line2D
 from matplotlib.patches import Patch
 
 from ..figures.style import GREY, LIGHT, new_figure
-from .effects import INCONCLUSIVE, NOT_SUPPORTED, SUPPORTED
-from .figure import MARKS, SUPPORTS, clipped, reason, text_width, wrapped
+from .effects import Effect as Computed
+from .figure import SUPPORTS, clipped, handles, reason, text_width, wrapped
+from .words import INCONCLUSIVE, NOT_SUPPORTED, RANK, VERDICTS
 
 #: The first entry: the probes and the divergence of the configuration itself.
 REFERENCE = "as configured"
-#: From what decides a conjunction most to what decides it least.
-RANK = {NOT_SUPPORTED: 0, INCONCLUSIVE: 1, SUPPORTED: 2}
 #: What marks a verdict that the effect beside it does not explain.
 ELSEWHERE = "†"
 COLUMNS = 3
@@ -83,7 +82,7 @@ def _row(choice: str, claim: Claim, reference: Claim, part: str | None) -> Row:
         effect,
         values=[other["value"] for other in of_part if other["value"] is not None],
         note=notes[0] if effect is None and notes else "",
-        explained=(effect["verdict"] if effect else INCONCLUSIVE) == claim["verdict"],
+        explained=(effect["verdict"] if effect else verdict_of(of_part)) == claim["verdict"],
         touched=_numbers(claim) != _numbers(reference),
         was=None if claim["verdict"] == reference["verdict"] else reference["verdict"],
     )
@@ -104,7 +103,7 @@ def parts(claim: Claim) -> dict[str, list[Effect]]:
 
 def verdict_of(effects: Sequence[Effect]) -> str:
     """Return the verdict of effects that must all be supported, as that of a claim is found."""
-    return min((effect["verdict"] for effect in effects), key=RANK.__getitem__)
+    return min((effect["verdict"] for effect in effects), key=RANK.__getitem__, default=INCONCLUSIVE)
 
 
 def hinge(claims: Sequence[Claim]) -> str | None:
@@ -140,10 +139,7 @@ def weakest(effects: Sequence[Effect]) -> Effect | None:
 
 def margin(effect: Effect) -> float:
     """Return by how much an effect is on the supporting side of its threshold, in its own unit."""
-    value, threshold = effect["value"], effect["threshold"]
-    if effect["relation"] == "within":
-        return threshold - abs(value)
-    return value - threshold if effect["relation"] == "above" else threshold - value
+    return Computed(**effect).margin
 
 
 def changes(judged: Judged) -> dict[str, list[str]]:
@@ -243,7 +239,7 @@ def _panel(ax: Axes, panel: Panel, widths: tuple[float, float], size: float) -> 
             transform=ax.get_yaxis_transform(),
             va="center_baseline",
             fontsize=size,
-            color=MARKS[row.claim["verdict"]][0],
+            color=VERDICTS[row.claim["verdict"]].colour,
             fontweight="bold" if row.was else "normal",
             alpha=1 if row.touched or place == 0 else PALE + 0.3,
             gid=f"{panel.number}|{row.choice}|verdict",
@@ -271,7 +267,7 @@ def _mark(ax: Axes, place: int, claim: int, row: Row, size: float) -> None:
     if row.effect is None:
         _say(ax, place, reason(row.note), "center", size, INCONCLUSIVE, gid)
         return
-    colour, marker = MARKS[row.effect["verdict"]]
+    colour, marker, _ = VERDICTS[row.effect["verdict"]]
     alpha = 1 if row.touched or row.choice == REFERENCE else PALE
     low, high = ax.get_xlim()
     value = row.effect["value"]
@@ -321,7 +317,7 @@ def _say(ax: Axes, place: int, text: str, side: str, size: float, verdict: str, 
         ha=side,
         va="center_baseline",
         fontsize=size,
-        color=MARKS[verdict][0],
+        color=VERDICTS[verdict].colour,
         gid=gid,
         zorder=4,
         bbox={"facecolor": "white", "edgecolor": "none", "pad": 0.3, "alpha": 0.8},
@@ -364,20 +360,8 @@ def _axis_label(panel: Panel) -> str:
 
 
 def _legend(figure: Figure, size: float, daggers: bool) -> None:
-    handles: list[Line2D | Patch] = [
-        Line2D(
-            [],
-            [],
-            color=colour,
-            marker=marker,
-            markerfacecolor="white" if verdict == INCONCLUSIVE else colour,
-            linewidth=1.3,
-            markersize=4.6,
-            label=verdict,
-        )
-        for verdict, (colour, marker) in MARKS.items()
-    ]
-    handles += [
+    entries: list[Line2D | Patch] = [
+        *handles(1.3, 4.6),
         Line2D([], [], color="#333333", linewidth=0.8, dashes=(3, 2), label="threshold"),
         Patch(facecolor=SUPPORTS, label="supports the claim"),
         Line2D([], [], color=GREY, linewidth=0.7, dashes=(1, 1.6), label=REFERENCE),
@@ -387,13 +371,13 @@ def _legend(figure: Figure, size: float, daggers: bool) -> None:
         ),
     ]
     if daggers:
-        handles.append(
+        entries.append(
             Line2D(
                 [], [], linestyle="none", marker=f"${ELSEWHERE}$", color="#333333", label="decided by another effect"
             )
         )
     figure.legend(
-        handles=handles,
+        handles=entries,
         loc="upper center",
         ncols=5,
         fontsize=size,

@@ -29,7 +29,7 @@ caption { position: absolute; width: 1px; height: 1px; overflow: hidden; clip-pa
 th, td { padding: .35rem .6rem; text-align: left; vertical-align: top; border-bottom: 1px solid var(--line); }
 tr:last-child > * { border-bottom: 0; } thead th { background: var(--box); vertical-align: bottom; }
 .supported { color: var(--good); font-weight: 600; } .not-supported { color: var(--bad); font-weight: 600; }
-.inconclusive { color: var(--open); font-weight: 600; }
+.inconclusive, .too-small { color: var(--open); font-weight: 600; }
 figure { margin: 1rem 0; } figure .wide { width: fit-content; max-width: 100%; background: #fff; margin-bottom: .5rem; }
 img { display: block; height: auto; width: calc(var(--inches) * var(--inch)); max-width: 100%; }
 pre { overflow-x: auto; background: var(--box); border: 1px solid var(--line); border-radius: 6px; padding: .8rem;

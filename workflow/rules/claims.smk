@@ -9,7 +9,7 @@ CLAIMS = f"{RESULTS}/claims"
 
 localrules:
     claims,
-    beside,
+    published,
     report,
 
 
@@ -37,23 +37,23 @@ rule claims:
         " --threads {threads} --log {log:q}"
 
 
-rule beside:
+rule published:
     input:
         measures=f"{MEASURES}/measures.json",
         tables=ancient(multiext(f"{MEASURES}/", "measures.parquet", "runs.csv")),
     output:
-        multiext(f"{CLAIMS}/beside", ".csv", ".md", ".provenance.json"),
-        manifest=f"{CLAIMS}/beside.json",
+        multiext(f"{CLAIMS}/published", ".csv", ".provenance.json"),
+        manifest=f"{CLAIMS}/published.json",
     log:
-        f"{RESULTS}/logs/claims/beside.log",
+        f"{RESULTS}/logs/claims/published.log",
     conda:
         "../../envs/pipeline.yaml"
     params:
-        spec=jobs.beside,
+        spec=jobs.published,
         measures=subpath(input.measures, parent=True),
         folder=subpath(output.manifest, parent=True),
     shell:
-        "python workflow/scripts/beside.py --spec {params.spec:q} --measures {params.measures:q} --output {params.folder:q}"
+        "python workflow/scripts/published.py --spec {params.spec:q} --measures {params.measures:q} --output {params.folder:q}"
         " --threads {threads} --log {log:q}"
 
 
@@ -84,7 +84,7 @@ rule choices:
 rule report:
     input:
         claims=f"{CLAIMS}/claims.json",
-        beside=f"{CLAIMS}/beside.json",
+        published=f"{CLAIMS}/published.json",
         choices=[f"{CLAIMS}/choices.json"] if jobs.config["choices"] else [],
         figures=expand(f"{FIGURES}/figure{{figure}}.json", figure=range(1, 8)),
         training=f"{FIGURES}/training.json",
@@ -93,7 +93,6 @@ rule report:
         pictures=ancient(
             [
                 *multiext(f"{CLAIMS}/claims", ".csv", ".png"),
-                f"{CLAIMS}/beside.md",
                 *expand(
                     f"{FIGURES}/{{name}}.{{kind}}",
                     name=FIGURE_NAMES,

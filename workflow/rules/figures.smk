@@ -7,7 +7,7 @@ FIGURES = f"{RESULTS}/figures"
 
 localrules:
     figure,
-    curves,
+    training_curves,
 
 
 rule figure:
@@ -39,7 +39,7 @@ rule figure:
         " --output {params.prefix:q} --threads {threads} --log {log:q}"
 
 
-rule curves:
+rule training_curves:
     input:
         training=jobs.of_runs("training.json"),
         history=ancient(jobs.of_runs("history.csv")),
@@ -56,9 +56,9 @@ rule curves:
     conda:
         "../../envs/pipeline.yaml"
     params:
-        spec=jobs.curves,
+        spec=jobs.training_curves,
         results=subpath(output.manifest, ancestor=2),
         prefix=subpath(output.manifest, strip_suffix=".json"),
     shell:
-        "python workflow/scripts/curves.py --spec {params.spec:q} --results {params.results:q} --output {params.prefix:q}"
+        "python workflow/scripts/training_curves.py --spec {params.spec:q} --results {params.results:q} --output {params.prefix:q}"
         " --threads {threads} --log {log:q}"

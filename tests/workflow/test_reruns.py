@@ -276,7 +276,9 @@ MATRIX: dict[str, tuple[Change, Callable[[Jobs], Jobs]]] = {
     "the data store's content": (
         append("results/tiny/digits/store/store.json", " "),
         lambda jobs: (
-            jobs - of(jobs, "prepare", "collect", "training_curves", "figure", "claims", "published", "report") | ENDS | CURVES
+            jobs - of(jobs, "prepare", "collect", "training_curves", "figure", "claims", "published", "report")
+            | ENDS
+            | CURVES
         ),
     ),
     "a deleted probe": (

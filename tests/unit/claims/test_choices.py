@@ -22,13 +22,13 @@ from dnn_or_knn.claims.effects import INCONCLUSIVE, NOT_SUPPORTED, SUPPORTED
 from dnn_or_knn.claims.study import Study
 from dnn_or_knn.figures import style
 from dnn_or_knn.measures import tables
+from dnn_or_knn.report import page
 from dnn_or_knn.runtime import files
 from dnn_or_knn.runtime.errors import UserError
 from matplotlib.figure import Figure
 
 SCRIPTS = ROOT / "workflow" / "scripts"
 choices = importlib.import_module("choices")
-report = importlib.import_module("report")
 
 OWN = {"knn": "knn", "svm": "svm", "lr": "lr"}
 SPEC: dict[str, Any] = {
@@ -287,12 +287,15 @@ def test_command_writes_everything_and_loads_no_torch(tmp_path):
 
 def shape_of_the_page(manifest: Path) -> None:
     """The page shows the figure with its words, the table with its flips, and how to make them again."""
-    html = report.choices(manifest, " --configfile config/demo.yaml")
-    assert html.count("<img ") == 1 and 'alt="9 panels' in html
-    assert f"snakemake {manifest.as_posix()} --configfile config/demo.yaml" in html
-    assert '<strong class="not-supported">not supported ' in html
-    assert html.count('<th scope="row">hinge</th>') == 1, "in the table of verdicts, not in that of changes"
-    assert html.count('<th scope="row">k-1</th>') == 2
+    shown = page.choices_table(manifest, " --configfile config/demo.yaml")
+    assert shown["figure"]["alt"].startswith("9 panels") and shown["figure"]["id"] == "choices-figure"
+    assert shown["figure"]["command"].endswith(f"{manifest.as_posix()} --configfile config/demo.yaml")
+    rows = {row[0]: row[1:] for row in shown["rows"]}
+    (flip,) = [cell for cell in rows["k-1"] if isinstance(cell, dict)]
+    assert (flip["tag"], flip["verdict"]) == ("strong", "not supported") and flip["text"].startswith("not supported ")
+    assert not any(isinstance(cell, dict) for cell in rows["hinge"])
+    moved = [name for name, _ in shown["moved"]]
+    assert "k-1" in moved and "hinge" not in moved
 
 
 @pytest.mark.parametrize(

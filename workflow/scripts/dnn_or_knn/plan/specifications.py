@@ -14,7 +14,7 @@ from typing import Any
 import yaml
 
 from ..runtime.code_digest import SCRIPTS, code_digest
-from ..runtime.files import canonical
+from ..runtime.files import canonical, sha256
 from .configuration import choice_probes
 from .registry import DATASETS, PROBES, READ_OFF
 from .runs import Experiment
@@ -206,12 +206,16 @@ class Jobs:
     def published(self, _wildcards: Wildcards) -> str:
         """The experiment's numbers beside the published ones."""
         kinds = {options["kind"]: name for name, options in reversed(self.config["probes"].items())}
-        return specification("published.py", published=published(), labels=self._shown()["labels"], knn=kinds.get("knn"))
+        return specification(
+            "published.py", published=published(), labels=self._shown()["labels"], knn=kinds.get("knn")
+        )
 
     def report(self, _wildcards: Wildcards) -> str:
         """The experiment's page, which shows the configuration but for what only says how jobs run."""
         apart = ("data", "device", "jobs", "shards")
-        return specification("report.py", config={key: value for key, value in self.config.items() if key not in apart})
+        shown = {key: value for key, value in self.config.items() if key not in apart}
+        page = {path.name: sha256(path) for path in sorted((SCRIPTS.parent / "report").glob("page.*"))}
+        return specification("report.py", config=shown, page=page)
 
     # Inputs.
 

@@ -5,7 +5,7 @@
 PYTHON ?= python3
 BIN := .venv/bin
 SETUP := .venv/.installed
-SNAKEMAKE := $(BIN)/snakemake
+SNAKEMAKE := $(BIN)/snakemake --cores all --keep-going
 CONFIGS := $(wildcard config/*.yaml)
 SOURCES := workflow/scripts tests benchmarks
 SMK := Snakefile workflow/rules/*.smk

@@ -198,6 +198,8 @@ def features(name: str, count: int, device: torch.device, precision: str, folder
     for step in steps:
         torch.save({"model": net.state_dict(), "step": step}, folder / "checkpoints" / f"step{step:06d}.pt")
     pixels = np.random.default_rng(0).integers(256, size=(count, 3, SIZE, SIZE), dtype=np.uint8)
+    splits = {"train": pixels[count // 6 :], "test": pixels[: count // 6]}
+    spec = {"batch_size": 1000, "compile": True}
     job = extraction.Job(
         run=name,
         network=net,
@@ -205,12 +207,13 @@ def features(name: str, count: int, device: torch.device, precision: str, folder
         logits=True,
         input_layer="pixels",
         steps=steps,
-        splits={"train": pixels[count // 6 :], "test": pixels[: count // 6]},
+        splits=splits,
+        how=extraction.arithmetic(net, splits, spec, kept=EVALUATIONS, device=device, precision=precision),
         checkpoints=folder / "checkpoints",
         listing=files.listing(folder / "checkpoints"),
         state=extraction.open_state(folder / "state", "bench"),
     )
-    extraction.extract(job, device=device, precision=precision, batch_size=1000)
+    extraction.extract(job, device=device)
     finished = sorted(path.stat().st_mtime for path in job.state.glob("step*.json"))
     return (EVALUATIONS - 1) * count / (finished[-1] - finished[0])
 

@@ -166,6 +166,8 @@ MATRIX: dict[str, tuple[Change, Callable[[Jobs], Jobs]]] = {
         key("layer_input", "mean"),
         lambda jobs: after(jobs, "features"),
     ),
+    "the batch of the extraction": (key("jobs.evaluation_batch", 500), lambda jobs: after(jobs, "features")),
+    "an extraction that is not compiled": (key("jobs.evaluation_compile", False), lambda jobs: after(jobs, "features")),
     "the look of the figures": (key("figures.style", {"dpi": 100}), lambda jobs: FIGURES | CURVES | {("report",)}),
     "an option of the data set": (key("datasets.digits", {"split_seed": 1}), lambda jobs: jobs),
     "one run's seed": (of_block(2, seeds=[1]), lambda jobs: {j for j in jobs if "1" in j} | ENDS | CURVES),
@@ -186,9 +188,9 @@ MATRIX: dict[str, tuple[Change, Callable[[Jobs], Jobs]]] = {
         edit("workflow/schemas/config.schema.yaml", r"(Bootstrap replicates .*\n +default:) 200", r"\1 100"),
         lambda jobs: set(),
     ),
-    "the order of the networks, which is that of the figures": (
+    "the order of the networks, since it is their depth that orders them": (
         configure(lambda c: c.update(architectures=dict(reversed(c["architectures"].items())))),
-        lambda jobs: FIGURES | {("claims",), ("report",)},
+        lambda jobs: set(),
     ),
     # Extending.
     "a new data set": (

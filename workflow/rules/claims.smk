@@ -7,12 +7,6 @@
 CLAIMS = f"{RESULTS}/claims"
 
 
-localrules:
-    claims,
-    published,
-    report,
-
-
 rule claims:
     input:
         measures=f"{MEASURES}/measures.json",
@@ -26,14 +20,17 @@ rule claims:
         manifest=f"{CLAIMS}/claims.json",
     log:
         f"{RESULTS}/logs/claims/claims.log",
+    localrule: True
     conda:
         "../../envs/pipeline.yaml"
+    resources:
+        scripts=SCRIPTS,
     params:
         spec=jobs.claims,
         measures=subpath(input.measures, parent=True),
         folder=subpath(output.manifest, parent=True),
     shell:
-        "python workflow/scripts/claims.py --spec {params.spec:q} --measures {params.measures:q} --output {params.folder:q}"
+        "python {resources.scripts:q}/claims.py --spec {params.spec:q} --measures {params.measures:q} --output {params.folder:q}"
         " --threads {threads} --log {log:q}"
 
 
@@ -46,14 +43,17 @@ rule published:
         manifest=f"{CLAIMS}/published.json",
     log:
         f"{RESULTS}/logs/claims/published.log",
+    localrule: True
     conda:
         "../../envs/pipeline.yaml"
+    resources:
+        scripts=SCRIPTS,
     params:
         spec=jobs.published,
         measures=subpath(input.measures, parent=True),
         folder=subpath(output.manifest, parent=True),
     shell:
-        "python workflow/scripts/published.py --spec {params.spec:q} --measures {params.measures:q} --output {params.folder:q}"
+        "python {resources.scripts:q}/published.py --spec {params.spec:q} --measures {params.measures:q} --output {params.folder:q}"
         " --threads {threads} --log {log:q}"
 
 
@@ -72,12 +72,14 @@ rule choices:
         f"{RESULTS}/logs/claims/choices.log",
     conda:
         "../../envs/pipeline.yaml"
+    resources:
+        scripts=SCRIPTS,
     params:
         spec=jobs.choices,
         measures=subpath(input.measures, parent=True),
         folder=subpath(output.manifest, parent=True),
     shell:
-        "python workflow/scripts/choices.py --spec {params.spec:q} --measures {params.measures:q} --output {params.folder:q}"
+        "python {resources.scripts:q}/choices.py --spec {params.spec:q} --measures {params.measures:q} --output {params.folder:q}"
         " --threads {threads} --log {log:q}"
 
 
@@ -110,13 +112,15 @@ rule report:
         provenance=f"{RESULTS}/report.provenance.json",
     log:
         f"{RESULTS}/logs/claims/report.log",
+    localrule: True
     conda:
         "../../envs/pipeline.yaml"
     resources:
+        scripts=SCRIPTS,
         overlays=OVERLAYS,
     params:
         spec=jobs.report,
         results=subpath(output.page, parent=True),
     shell:
-        "python workflow/scripts/report.py --spec {params.spec:q} --results {params.results:q} --output {output.page:q}"
+        "python {resources.scripts:q}/report.py --spec {params.spec:q} --results {params.results:q} --output {output.page:q}"
         " --choices {input.choices:q} --overlays={resources.overlays:q} --threads {threads} --log {log:q}"

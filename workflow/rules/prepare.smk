@@ -13,10 +13,6 @@ STORE_ARRAYS = [
 LABEL_ARRAYS = [f"{LABELS}/{what}.npy" for what in ("indices", "labels")]
 
 
-localrules:
-    labels,
-
-
 rule prepare:
     output:
         arrays=STORE_ARRAYS,
@@ -24,9 +20,13 @@ rule prepare:
         provenance=f"{STORE}/store.provenance.json",
     log:
         f"{RESULTS}/logs/prepare/{{dataset}}.log",
+    # Nodes are often offline: what may be downloaded is prepared where Snakemake runs.
+    localrule: jobs.config["data"]["download"]
     conda:
         "../../envs/pipeline.yaml"
     resources:
+        scripts=SCRIPTS,
+        gpu_model="",
         root=ROOT,
         download=DOWNLOAD,
         mem_mb=lambda wildcards, attempt: 4000 * attempt,
@@ -35,7 +35,7 @@ rule prepare:
         spec=jobs.prepare,
         store=subpath(output.manifest, parent=True),
     shell:
-        "python workflow/scripts/prepare.py --spec {params.spec:q} --root {resources.root:q} --{resources.download}"
+        "python {resources.scripts:q}/prepare.py --spec {params.spec:q} --root {resources.root:q} --{resources.download}"
         " --store {params.store:q} --threads {threads} --log {log:q}"
 
 
@@ -49,12 +49,15 @@ rule labels:
         provenance=f"{LABELS}/labels.provenance.json",
     log:
         f"{RESULTS}/logs/labels/{{dataset}}-{{labels}}-seed{{seed}}.log",
+    localrule: True
     conda:
         "../../envs/pipeline.yaml"
+    resources:
+        scripts=SCRIPTS,
     params:
         spec=jobs.labels,
         store=subpath(input.store, parent=True),
         folder=subpath(output.manifest, parent=True),
     shell:
-        "python workflow/scripts/labels.py --spec {params.spec:q} --store {params.store:q}"
+        "python {resources.scripts:q}/labels.py --spec {params.spec:q} --store {params.store:q}"
         " --output {params.folder:q} --threads {threads} --log {log:q}"

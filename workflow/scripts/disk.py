@@ -59,7 +59,7 @@ def needs(run: runs.Run, probes: dict[str, Any]) -> Counter[str]:
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--configfile", nargs="+", default=[], help="overlays, as given to snakemake")
-    made = runs.create(load_overlays("config.yaml", *parser.parse_args().configfile))
+    made = runs.create(load_overlays(*parser.parse_args().configfile))
     total: Counter[str] = Counter()
     print(f"{'run':44}" + "".join(f"{kind:>10}" for kind in ("weights", "features", "logits", "probes")) + "   (GB)")
     for path, run in made.runs.items():

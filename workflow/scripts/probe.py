@@ -21,7 +21,6 @@ import argparse
 import contextlib
 import importlib
 import logging
-import shutil
 import sys
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -94,7 +93,7 @@ def main(args: argparse.Namespace) -> None:
     with files.atomic(args.output) as folder:
         folder.mkdir()
         for name in reports:
-            place(state / f"{name}.npz", folder / f"{name}.npz")
+            files.place(state / f"{name}.npz", folder / f"{name}.npz")
     manifest = {
         "kind": spec["kind"],
         "classes": labels.classes,
@@ -152,8 +151,6 @@ def available(args: argparse.Namespace, listing: dict[str, dict[str, Any]]) -> P
         "manifest": again / "features.json",
         "state": again / "state",
         "device": args.device,
-        # Rounding on a GPU depends on it: the one that the first extraction ended with.
-        "batch-size": files.read_json(args.features_manifest.with_suffix(".provenance.json"))["batch_size"],
         "threads": args.threads,
     }
     made = again / "features.json"
@@ -217,14 +214,6 @@ def keep(state: Path, name: str, key: str, arrays: dict[str, np.ndarray], report
     listing = files.listing(state, [f"{name}.npz"])
     files.write_json(state / f"{name}.json", {"key": key, "report": report, "files": listing})
     return report
-
-
-def place(source: Path, target: Path) -> None:
-    """Put a finished file where it belongs: a second name for it, or a copy on another disk."""
-    try:
-        target.hardlink_to(source)
-    except OSError:
-        shutil.copyfile(source, target)
 
 
 def finished(state: Path, name: str, key: str) -> dict[str, Any] | None:

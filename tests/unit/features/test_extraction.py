@@ -22,7 +22,7 @@ import torch
 from conftest import SCRIPTS
 from dnn_or_knn.features import extraction
 from dnn_or_knn.networks.build import create
-from dnn_or_knn.runtime import command_line, devices, files, progress
+from dnn_or_knn.runtime import command_line, devices, files, progress, resume
 from dnn_or_knn.runtime.code_digest import code_digest
 from dnn_or_knn.runtime.errors import Interrupted, UserError
 from simulated_cuda import CUDA, simulated
@@ -97,6 +97,8 @@ def command(inputs: SimpleNamespace, out: Path, spec: dict | None = None, *more:
         "run": "tiny/wrn-10-1/true-labels/seed0",
         "network": inputs.network,
         "precision": "float32",
+        "batch_size": 1000,
+        "compile": True,
         "layers": ["embedding"],
         "steps": STEPS,
         "input_layer": "pixels",
@@ -139,8 +141,8 @@ def slowly(model: torch.nn.Module, pixels: np.ndarray) -> tuple[dict[str, np.nda
 
 @pytest.mark.parametrize("batch_size", [1000, 7])
 def test_every_layer_is_that_of_one_image_at_a_time(made, tmp_path, batch_size):
-    assert run(made, tmp_path, {"layers": "hidden", "steps": [3]}, "--batch-size", str(batch_size)) == 0
-    assert run(made, tmp_path / "embedding", None, "--batch-size", str(batch_size)) == 0
+    assert run(made, tmp_path, {"layers": "hidden", "steps": [3], "batch_size": batch_size}) == 0
+    assert run(made, tmp_path / "embedding", {"batch_size": batch_size}) == 0
     for split in ("train", "test"):
         pixels = getattr(made, split)
         expected, logits = slowly(made.models[3], pixels)
@@ -234,10 +236,10 @@ def test_an_interrupted_job_goes_on_where_it_stopped(made, tmp_path, monkeypatch
 def leave_state(inputs: SimpleNamespace, out: Path, monkeypatch: pytest.MonkeyPatch, spec: dict | None = None) -> Path:
     """Run the stage up to the moment before it publishes; return its state folder."""
     with monkeypatch.context() as patch:
-        patch.setattr(extraction, "publish", lambda *_: (_ for _ in ()).throw(Interrupted("SIGTERM")))
+        patch.setattr(resume, "publish", lambda *_: (_ for _ in ()).throw(Interrupted("SIGTERM")))
         assert run(inputs, out, spec) == command_line.EXIT_INTERRUPTED
-    (state,) = (out / ".state").iterdir()
-    return state
+    (left,) = (out / ".state").iterdir()
+    return left
 
 
 def count_loads(monkeypatch: pytest.MonkeyPatch) -> list[int]:
@@ -257,10 +259,10 @@ def test_nothing_is_computed_again_once_it_is_finished(made, tmp_path, monkeypat
 @pytest.mark.parametrize("damage", ["truncate", "flip", "remove", "record"])
 def test_damaged_state_is_computed_again(made, tmp_path, monkeypatch, damage):
     assert run(made, tmp_path / "undisturbed") == 0
-    state = leave_state(made, tmp_path / "damaged", monkeypatch)
-    path = state / "features" / "step000003_embedding_train.npy"
+    left = leave_state(made, tmp_path / "damaged", monkeypatch)
+    path = left / "features" / "step000003_embedding_train.npy"
     if damage == "record":
-        path = state / "step000003.json"
+        path = left / "step000003.json"
         path.write_text(path.read_text()[:50])
     elif damage == "remove":
         path.unlink()
@@ -282,7 +284,7 @@ def code(*entries: str) -> dict:
 @pytest.mark.parametrize("change", ["spec", "code", "weights"])
 def test_state_of_another_job_is_never_resumed(inputs, tmp_path, monkeypatch, change):
     spec = {"layers": "hidden", "input_layer": "pixels", "code": code("features.py")}
-    state = leave_state(inputs, tmp_path, monkeypatch, spec)
+    left = leave_state(inputs, tmp_path, monkeypatch, spec)
     if change == "weights":
         save(inputs.folder, 3, {"model": inputs.models[6].state_dict(), "step": 3})
         manifest(inputs.folder)
@@ -292,7 +294,7 @@ def test_state_of_another_job_is_never_resumed(inputs, tmp_path, monkeypatch, ch
         )
     loaded = count_loads(monkeypatch)
     assert run(inputs, tmp_path, spec) == 0
-    assert loaded == STEPS and not state.exists()
+    assert loaded == STEPS and not left.exists()
 
 
 @pytest.mark.parametrize(
@@ -342,76 +344,26 @@ def test_sigterm_stops_the_job_before_its_end(tmp_path):
 # Memory.
 
 
-def greedy(limit: int, seen: list[int]) -> extraction.Forward:
-    """A network that runs out of memory above `limit` images; its features are the image's sum and maximum."""
-
-    def forward(images: torch.Tensor) -> dict[str, torch.Tensor]:
-        seen.append(len(images))
-        if len(images) > limit:
-            raise torch.OutOfMemoryError("CUDA out of memory. Tried to allocate 2.00 GiB")
-        flat = images.flatten(1).float()
-        return {"made": torch.stack([flat.sum(1), flat.amax(1)], dim=1)}
-
-    return forward
+def short_of_memory(*_: object, **__: object) -> None:
+    raise torch.OutOfMemoryError("CUDA out of memory. Tried to allocate 2.00 GiB")
 
 
-@pytest.mark.parametrize("one_shape", [False, True])
-def test_out_of_memory_halves_the_batch_and_goes_on(made, one_shape):
-    images, seen, ticks = torch.from_numpy(made.train), [], []
-    outputs, batch_size = extraction.evaluate(
-        greedy(6, seen), images, {"made": 2}, 20, one_shape=one_shape, tick=ticks.append
-    )
-    assert batch_size == 5
-    assert seen == [20, 10, 5, 5, 5, 5, 5 if one_shape else 3]
-    assert ticks == [5, 10, 15, 20, 23]
-    flat = images.flatten(1).float()
-    assert torch.equal(outputs["made"], torch.stack([flat.sum(1), flat.amax(1)], dim=1))
+@pytest.mark.parametrize("batch_size", [1000, 7])
+def test_too_little_memory_is_one_sentence_and_no_smaller_batch(made, tmp_path, monkeypatch, capsys, batch_size):
+    """A smaller batch would be other bits than the run's other evaluations."""
+    monkeypatch.setattr(type(made.models[0]), "embed", short_of_memory)
+    sentence = refused(made, tmp_path, capsys, {"batch_size": batch_size})
+    assert f"batches of {min(batch_size, extraction.CPU_BATCH)}; free memory" in sentence
+    assert "jobs.evaluation_batch" in sentence
 
 
-def test_a_batch_larger_than_the_images_is_halved_from_their_number(made):
-    seen: list[int] = []
-    extraction.evaluate(greedy(12, seen), torch.from_numpy(made.train), {"made": 2}, 1000)
-    assert seen == [23, 11, 11, 1]
-
-
-def test_one_image_that_does_not_fit_is_an_error(made):
-    with pytest.raises(UserError, match="single image"):
-        extraction.evaluate(greedy(0, []), torch.from_numpy(made.train), {"made": 2}, 4)
-
-
-def test_other_errors_are_not_taken_for_a_lack_of_memory(made):
-    def forward(images: torch.Tensor) -> dict[str, torch.Tensor]:
+def test_other_errors_are_not_taken_for_a_lack_of_memory(made, tmp_path, monkeypatch, capsys):
+    def mistake(*_: object) -> None:
         raise RuntimeError("shape mismatch")
 
-    with pytest.raises(RuntimeError, match="shape mismatch"):
-        extraction.evaluate(forward, torch.from_numpy(made.train), {"made": 2}, 4)
-
-
-def test_a_job_that_ran_out_of_memory_writes_the_same_features(made, tmp_path, monkeypatch):
-    embed = create(WRN, channels=3, size=SIZE, classes=4).__class__.embed
-
-    def short_of_memory(self: torch.nn.Module, x: torch.Tensor) -> torch.Tensor:
-        if len(x) > 6:
-            raise torch.OutOfMemoryError("CUDA out of memory")
-        return embed(self, x)
-
-    assert run(made, tmp_path / "plenty") == 0
-    monkeypatch.setattr(type(made.models[0]), "embed", short_of_memory)
-    assert run(made, tmp_path / "short") == 0
-    assert files.read_json(tmp_path / "short/features/shard.provenance.json")["batch_size"] == 5
-    for step in STEPS:
-        name = f"features/shard/step{step:06d}_embedding_train.npy"
-        first, second = (files.read_npy(tmp_path / which / name) for which in ("plenty", "short"))
-        np.testing.assert_allclose(second, first, rtol=1e-4, atol=1e-5)
-
-
-def test_images_that_do_not_fit_at_all_are_one_sentence(made, tmp_path, monkeypatch, capsys):
-    def full(*_: object, **__: object) -> None:
-        raise torch.OutOfMemoryError("CUDA out of memory")
-
-    monkeypatch.setattr(extraction, "evaluate", full)
-    assert run(made, tmp_path) == command_line.EXIT_USER_ERROR
-    assert "cannot hold" in capsys.readouterr().err
+    monkeypatch.setattr(type(made.models[0]), "embed", mistake)
+    assert run(made, tmp_path) == 1
+    assert "RuntimeError: shape mismatch" in capsys.readouterr().err
 
 
 # Bad input.
@@ -544,7 +496,7 @@ def test_publishing_copies_where_it_cannot_link(made, tmp_path, monkeypatch):
     def no_link(*_: object) -> None:
         raise OSError(errno.EXDEV, "Invalid cross-device link")
 
-    monkeypatch.setattr(extraction.os, "link", no_link)
+    monkeypatch.setattr(files.os, "link", no_link)
     (tmp_path / "copied" / "features" / ".shard.1-a.part").mkdir(parents=True)  # of a job that was killed
     assert run(made, tmp_path / "copied") == 0
     assert contents(tmp_path / "copied") == contents(tmp_path / "linked")
@@ -591,7 +543,7 @@ def test_features_on_a_simulated_gpu_are_those_of_the_cpu(made, tmp_path, monkey
     monkeypatch.setattr(torch.cuda.amp.common, "amp_definitely_not_available", lambda: False)
     monkeypatch.setattr(torch.cuda, "is_bf16_supported", lambda **_: True)
     with simulated() as device:
-        assert run(made, tmp_path / "gpu", spec | {"precision": precision}, "--batch-size", "7") == 0
+        assert run(made, tmp_path / "gpu", spec | {"precision": precision, "batch_size": 7}) == 0
     listing = files.read_json(tmp_path / "cpu" / "features" / "shard.json")["files"]
     for name in listing:
         first, second = (files.read_npy(tmp_path / which / "features" / "shard" / name) for which in ("cpu", "gpu"))
@@ -605,13 +557,60 @@ def test_features_on_a_simulated_gpu_are_those_of_the_cpu(made, tmp_path, monkey
     assert device.waits == {"copy": there + back}
 
 
-def test_a_shard_that_is_compiled_is_compiled_when_it_goes_on(made, tmp_path, monkeypatch):
-    """Or its last evaluations would be other bits than those of a job that was not interrupted."""
-    compiled = []
+# The same arithmetic for all evaluations of a run.
+
+
+@pytest.fixture
+def gpu(monkeypatch: pytest.MonkeyPatch) -> list[dict]:
+    """A simulated GPU, whose compiled functions are the plain ones; what was compiled, and how."""
+    compiled: list[dict] = []
     monkeypatch.setattr(devices, "resolve", lambda _: CUDA)
     monkeypatch.setattr(devices, "compiled", lambda forward, *_, **options: compiled.append(options) or forward)
     monkeypatch.setattr(extraction, "_flop", lambda *_: 1.0)
     monkeypatch.setattr(extraction, "COMPILE_FROM", len(STEPS) * (TRAIN + TEST))
+    return compiled
+
+
+def recorded(out: Path) -> dict[str, dict]:
+    return files.read_json(out / "features" / "shard.provenance.json")["evaluations"]
+
+
+@pytest.mark.parametrize("steps", [[0], STEPS[1:], STEPS])
+@pytest.mark.parametrize("layers", [["embedding"], "hidden"])
+def test_the_run_and_not_the_shard_decides_what_is_compiled(made, tmp_path, gpu, monkeypatch, steps, layers):
+    spec = {"steps": steps, "layers": layers, "batch_size": 7}
+    for name, changed, floor, compiled in (
+        ("long", {}, extraction.COMPILE_FROM, True),
+        ("short", {}, extraction.COMPILE_FROM + 1, False),
+        ("no compiler", {"compile": False}, extraction.COMPILE_FROM, False),
+    ):
+        monkeypatch.setattr(extraction, "COMPILE_FROM", floor)
+        with simulated():
+            assert run(made, tmp_path / name, spec | changed) == 0
+        how = {"device": "cuda", "precision": "float32", "batch_size": 7, "compiled": compiled}
+        assert recorded(tmp_path / name) == {str(step): how for step in steps}
+    assert gpu == [{"same_bits": True}]
+
+
+def test_a_gpu_takes_the_batch_of_the_specification_or_none(made, tmp_path, gpu, monkeypatch, capsys):
+    seen: list[int] = []
+    embed = type(made.models[0]).embed
+
+    def narrow(self: torch.nn.Module, x: torch.Tensor) -> torch.Tensor:
+        seen.append(len(x))
+        return embed(self, x) if len(x) <= limit else short_of_memory()
+
+    monkeypatch.setattr(type(made.models[0]), "embed", narrow)
+    for limit, status in ((7, 0), (6, command_line.EXIT_USER_ERROR)):
+        seen.clear()
+        with simulated():
+            assert run(made, tmp_path / str(limit), {"batch_size": 7}) == status
+        assert set(seen) == {7}
+    assert "the cuda's memory cannot hold" in capsys.readouterr().err
+
+
+def test_a_shard_that_goes_on_computes_as_it_began(made, tmp_path, gpu, monkeypatch):
+    """Or its last evaluations would be other bits than those of a job that was not interrupted."""
     write, written = extraction._write, []
 
     def interrupted(job: extraction.Job, step: int, arrays: dict[str, np.ndarray]) -> dict[str, Any]:
@@ -625,7 +624,77 @@ def test_a_shard_that_is_compiled_is_compiled_when_it_goes_on(made, tmp_path, mo
         assert run(made, tmp_path) != 0
         assert run(made, tmp_path) == 0
     assert written[:2] == STEPS[:2] and sorted(written[-2:]) == STEPS[1:]
-    assert compiled == [{"same_bits": True}] * 2
+    assert gpu == [{"same_bits": True}] * 2
+
+
+def test_an_evaluation_that_was_computed_otherwise_is_not_gone_on_from(made, tmp_path, gpu, monkeypatch):
+    with monkeypatch.context() as patch:
+        patch.setattr(devices, "resolve", lambda _: torch.device("cpu"))
+        leave_state(made, tmp_path, monkeypatch)
+    loaded = count_loads(monkeypatch)
+    with simulated():
+        assert run(made, tmp_path) == 0
+    assert loaded == STEPS and {how["device"] for how in recorded(tmp_path).values()} == {"cuda"}
+
+
+def another(out: Path, name: str = "another") -> list[str]:
+    """Return the arguments that make a shard of its own beside the first."""
+    return [
+        *("--features", str(out / "features" / name), "--manifest", str(out / "features" / f"{name}.json")),
+        *("--logits", str(out / "logits" / name), "--state", str(out / f".state-{name}")),
+    ]
+
+
+@pytest.mark.parametrize("layers", [["embedding"], "hidden"])
+def test_shards_of_one_run_are_not_mixed_from_two_devices(made, tmp_path, gpu, monkeypatch, capsys, layers):
+    spec = {"steps": [6], "layers": layers}
+    with monkeypatch.context() as patch:
+        patch.setattr(devices, "resolve", lambda _: torch.device("cpu"))
+        assert run(made, tmp_path, {"steps": [0, 3]}) == 0
+    capsys.readouterr()
+    loaded = count_loads(monkeypatch)
+    with simulated():
+        assert run(made, tmp_path, spec, *another(tmp_path)) == command_line.EXIT_USER_ERROR
+    (sentence,) = (line for line in capsys.readouterr().err.splitlines() if line.startswith("error: "))
+    for word in ("shard.provenance.json has features of step 0", "device cpu", "device cuda", "delete"):
+        assert word in sentence
+    assert loaded == [] and not (tmp_path / "features" / "another.json").exists()
+    files.remove(tmp_path / "features")
+    with simulated():
+        assert run(made, tmp_path, spec, *another(tmp_path)) == 0
+
+
+@pytest.mark.parametrize("change", ["batch", "code", "weights"])
+def test_shards_that_are_to_be_made_anew_count_for_nothing(inputs, tmp_path, gpu, change):
+    spec = {"code": code("features.py"), "steps": [0]}
+    with simulated():
+        assert run(inputs, tmp_path, spec) == 0
+    if change == "weights":
+        save(inputs.folder, 3, {"model": inputs.models[6].state_dict(), "step": 3})
+        save(inputs.folder, 9, {"model": inputs.models[6].state_dict(), "step": 9})
+        manifest(inputs.folder)
+    elif change == "code":
+        spec |= {"compile": False, "code": code("features.py", "dnn_or_knn/networks/wrn.py")}
+    else:
+        spec |= {"batch_size": 7}
+    with simulated():
+        assert run(inputs, tmp_path, spec | {"steps": [6]}, *another(tmp_path)) == 0
+
+
+def test_of_two_shards_that_are_made_at_a_time_one_sees_the_other(made, tmp_path, gpu, monkeypatch, capsys):
+    extract = extraction.extract
+
+    def meanwhile(job: extraction.Job, **options: Any) -> dict[str, Any]:
+        with monkeypatch.context() as patch:
+            patch.setattr(extraction, "extract", extract)
+            patch.setattr(devices, "resolve", lambda _: torch.device("cpu"))
+            assert run(made, tmp_path, {"steps": [6]}, *another(tmp_path)) == 0
+        return extract(job, **options)
+
+    monkeypatch.setattr(extraction, "extract", meanwhile)
+    with simulated():
+        assert run(made, tmp_path, {"steps": [0]}) == command_line.EXIT_USER_ERROR
+    assert "another.provenance.json has features of step 6" in capsys.readouterr().err
 
 
 @pytest.mark.gpu
@@ -639,9 +708,7 @@ def test_features_extracted_again_on_a_gpu_are_the_same_bits(made, tmp_path, pre
 
 def test_the_work_of_a_forward_pass_is_counted(made):
     network = create({"module": "mlp", "width": 6}, channels=3, size=SIZE, classes=4).eval()
-    forward = extraction.forward_function(network, ["embedding"], True, device=torch.device("cpu"), precision="float32")
-    with torch.no_grad():
-        assert extraction._flop(forward, torch.from_numpy(made.train)) == 2 * (3 * SIZE * SIZE * 6 + 6 * 4)
+    assert extraction._flop(network, made.train) == 2 * (3 * SIZE * SIZE * 6 + 6 * 4)
 
 
 def test_weights_that_do_not_fit_into_memory_are_not_called_damaged(made, tmp_path, monkeypatch, capsys):
@@ -650,3 +717,18 @@ def test_weights_that_do_not_fit_into_memory_are_not_called_damaged(made, tmp_pa
 
     monkeypatch.setattr(torch, "load", full)
     assert "memory" in (said := refused(made, tmp_path, capsys)) and "something else" not in said
+
+
+@pytest.mark.parametrize("layers", [["embedding"], "hidden"])
+@pytest.mark.parametrize("precision", ["float32", "bf16"])
+def test_the_features_of_every_shard_compile_as_one_graph(made, layers, precision):
+    """What torch.compile makes of a forward pass, but for the kernels, which it would write for a GPU."""
+    network, device = made.models[3].eval(), torch.device("cpu")
+    names = [point.name for point in extraction.select(network, layers) if point.name != "input"]
+    plain = extraction.forward_function(network, names, True, device=device, precision=precision)
+    compiled = torch.compile(plain, dynamic=False, fullgraph=True, backend="aot_eager")
+    with torch.no_grad():
+        for batch in (torch.from_numpy(made.train), torch.from_numpy(made.test)):
+            for name, features in plain(batch).items():
+                torch.testing.assert_close(compiled(batch)[name], features, rtol=1e-2, atol=1e-2)
+    torch.compiler.reset()

@@ -197,7 +197,7 @@ def test_what_was_finished_is_used_only_if_nothing_changed(
         raise KeyboardInterrupt
 
     with monkeypatch.context() as patch:
-        patch.setattr(script, "place", stop)
+        patch.setattr(files, "place", stop)
         with pytest.raises(KeyboardInterrupt):
             script.main(parsed(script, command(run)))
     assert not (run / "knn").exists()
@@ -244,7 +244,7 @@ def test_features_that_were_let_go_are_made_again_or_the_job_stops(
     (run / "features").rename(run / "aside")
 
     def extract(args: argparse.Namespace) -> None:
-        assert args.spec == {"precision": "auto"} and args.batch_size == 7 and args.device == "cpu"
+        assert args.spec == {"precision": "auto", "batch_size": 7} and args.device == "cpu"
         shutil.copytree(run / "aside", args.features)
         manifest = files.read_json(run / "features.json")
         if not same:
@@ -255,8 +255,7 @@ def test_features_that_were_let_go_are_made_again_or_the_job_stops(
     import features
 
     monkeypatch.setattr(features, "main", extract)
-    words = ["--extraction", '{"precision": "auto"}', "--training", str(run / "training.json")]
-    files.write_json(run / "features.provenance.json", {"batch_size": 7})
+    words = ["--extraction", '{"precision": "auto", "batch_size": 7}', "--training", str(run / "training.json")]
     job = parsed(script, [*command(run), *words, "--checkpoints", str(run)])
     if same:
         script.main(job)

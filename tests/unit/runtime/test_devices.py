@@ -2,8 +2,11 @@
 
 from __future__ import annotations
 
+import contextlib
+import errno
 import fcntl
 import json
+import os
 import signal
 import subprocess
 import sys
@@ -15,10 +18,11 @@ import pytest
 import torch
 from conftest import SCRIPTS
 from dnn_or_knn.probes.solvers import neighbours
-from dnn_or_knn.runtime import devices
+from dnn_or_knn.runtime import devices, files
 from dnn_or_knn.runtime.errors import Interrupted, UserError
 
 GPUS = ["GPU-aaaa-1", "GPU-bbbb-2", "GPU-cccc-3"]
+SLURMS_OWN = {"SLURM_JOB_GPUS": "2", "CUDA_VISIBLE_DEVICES": "0"}
 LISTING = """GPU 0: NVIDIA H200 (UUID: GPU-aaaa-1)
 GPU 1: NVIDIA A100 (UUID: GPU-bbbb-2)
   MIG 3g.20gb     Device  0: (UUID: MIG-11-x)
@@ -30,7 +34,7 @@ import sys, time
 from pathlib import Path
 from dnn_or_knn.runtime import devices
 environment = {"DNN_OR_KNN_GPUS": "1"}
-devices.resolve("auto", environment=environment, list_gpus=lambda: sys.argv[2:], works=lambda: True, folder=Path(sys.argv[1]))
+devices.resolve("auto", environment=environment, list_gpus=lambda: sys.argv[2:], fault=lambda _: None, folder=Path(sys.argv[1]))
 print(environment["CUDA_VISIBLE_DEVICES"], flush=True)
 time.sleep(60)
 """
@@ -45,9 +49,10 @@ def _give_back():
 
 
 def resolve(wanted: str, folder: Path, environment: dict, gpus: list[str] = GPUS, works: bool = True) -> torch.device:
-    return devices.resolve(
-        wanted, environment=environment, list_gpus=lambda: gpus, works=lambda: works, folder=folder, wait=0
-    )
+    def fault(_: torch.device) -> str | None:
+        return None if works else "torch cannot use it"
+
+    return devices.resolve(wanted, environment=environment, list_gpus=lambda: gpus, fault=fault, folder=folder, wait=0)
 
 
 def start(folder: Path, *gpus: str) -> subprocess.Popen:
@@ -188,6 +193,81 @@ def test_a_gpu_that_slurm_gave_to_this_job_alone_needs_no_lease(tmp_path):
     assert several["CUDA_VISIBLE_DEVICES"] == GPUS[0] and len(devices._leases) == 1
 
 
+@pytest.mark.parametrize("number", sorted(files.UNSUPPORTED | {errno.EIO}))
+def test_a_file_system_without_locks_is_not_taken_for_gpus_in_use(tmp_path, monkeypatch, number):
+    def refuse(*_: object) -> None:
+        raise OSError(number, os.strerror(number))
+
+    monkeypatch.setattr(devices.fcntl, "flock", refuse)
+    with pytest.raises(UserError, match=r"without locks .*; set TMPDIR") as caught:
+        devices.lease(GPUS, tmp_path)
+    assert str(tmp_path) in str(caught.value) and not devices._leases
+
+
+def test_no_folder_for_temporary_files_is_one_sentence(monkeypatch):
+    def nowhere() -> str:
+        raise FileNotFoundError(errno.ENOENT, "No usable temporary directory found in ['/tmp']")
+
+    monkeypatch.setattr(devices.tempfile, "gettempdir", nowhere)
+    with pytest.raises(UserError, match=r"and there is none: No usable temporary directory found"):
+        devices.resolve("cuda", environment={}, list_gpus=lambda: GPUS, wait=0)
+    assert devices.resolve("auto", environment={}, list_gpus=list) == torch.device("cpu")
+
+
+BUILT = ["sm_75", "sm_80", "sm_86", "sm_90a", "sm_100f", "sm_120", "compute_120"]
+
+
+@pytest.mark.parametrize(
+    ("capability", "expected"),
+    [
+        ((6, 1), False),
+        ((7, 0), False),
+        ((7, 5), True),
+        ((8, 0), True),
+        ((8, 9), True),
+        ((9, 0), True),
+        ((9, 1), False),
+        ((10, 3), True),
+        ((11, 0), False),
+        ((12, 1), True),
+        ((13, 0), True),
+    ],
+)
+def test_a_card_that_the_wheel_has_no_code_for_is_named(tmp_path, monkeypatch, caplog, capability, expected):
+    monkeypatch.setattr(torch.cuda, "is_available", lambda: True)
+    monkeypatch.setattr(torch.cuda, "get_arch_list", lambda: BUILT)
+    monkeypatch.setattr(torch.cuda, "get_device_capability", lambda _: capability)
+    monkeypatch.setattr(torch.cuda, "get_device_name", lambda _: "Tesla V100")
+    given = {"list_gpus": lambda: GPUS, "folder": tmp_path, "wait": 0}
+    if expected:
+        assert devices.resolve("cuda", environment={}, **given) == torch.device("cuda", 0)
+        return
+    for wanted, environment in (("cuda", {}), ("auto", {"DNN_OR_KNN_GPUS": "1"}), ("auto", SLURMS_OWN)):
+        with pytest.raises(
+            UserError, match=r"has no code for Tesla V100 \(compute capability \d+\.\d; .* `device: cpu`$"
+        ):
+            devices.resolve(wanted, environment=dict(environment), **given)
+    caplog.clear()
+    with caplog.at_level("WARNING", "dnn_or_knn"):
+        assert devices.resolve("auto", environment={}, **given) == torch.device("cpu")
+    assert "has no code for Tesla V100" in caplog.text and not devices._leases
+
+
+def test_a_gpu_on_which_cuda_does_not_start_is_one_sentence(tmp_path, monkeypatch):
+    def busy(_: torch.device) -> None:
+        raise RuntimeError("CUDA error: CUDA-capable device(s) is/are busy or unavailable\nFor debugging consider")
+
+    monkeypatch.setattr(torch.cuda, "is_available", lambda: True)
+    monkeypatch.setattr(torch.cuda, "get_device_capability", busy)
+    with pytest.raises(UserError, match=r"CUDA does not start \(CUDA error: .* unavailable\); check") as caught:
+        devices.resolve("cuda", environment={}, list_gpus=lambda: GPUS, folder=tmp_path, wait=0)
+    assert "\n" not in str(caught.value)
+
+
+def test_what_a_rocm_build_holds_is_believed():
+    assert devices.has_code_for("gfx90a", (9, 0))
+
+
 def test_a_folder_that_cannot_hold_leases_is_named(tmp_path):
     (tmp_path / "file").write_text("")
     with pytest.raises(UserError, match="TMPDIR"):
@@ -241,6 +321,21 @@ def test_compilation_falls_back_once_and_for_good():
     assert calls == ["fast"]
 
 
+def test_where_bits_count_nothing_takes_the_place_of_compiled_code(monkeypatch):
+    def no_compiler(*_: object, **__: object) -> None:
+        raise RuntimeError("Failed to find C compiler.\nPlease specify one")
+
+    monkeypatch.setattr(torch, "compile", lambda *_, **__: no_compiler)
+    assert devices.compiled(abs, torch.device("cuda"))(-1) == 1
+    function = devices.compiled(abs, torch.device("cuda"), same_bits=True)
+    for _ in range(2):
+        with pytest.raises(
+            UserError, match=r"\(Failed to find C compiler\.\).*`jobs\.evaluation_compile: false`"
+        ) as caught:
+            function(-1)
+        assert "\n" not in str(caught.value)
+
+
 @pytest.mark.parametrize("error", [Interrupted("SIGTERM"), torch.OutOfMemoryError("CUDA out of memory")])
 def test_compilation_does_not_swallow_what_is_not_its_fault(error):
     def fast() -> None:
@@ -288,7 +383,8 @@ def test_compilation_leaves_no_choice_to_a_stopwatch_where_bits_count(monkeypatc
 
     monkeypatch.setattr(compile_fx, "_compile_fx_inner", compile_inner)
     compiled = devices.compiled(lambda x: x.mean(1), torch.device("cuda"), same_bits=same_bits)
-    assert compiled(torch.ones(2, 3)).tolist() == [1.0, 1.0]
+    with contextlib.suppress(UserError):  # without same_bits the plain function takes over
+        assert compiled(torch.ones(2, 3)).tolist() == [1.0, 1.0] and not same_bits
     torch.compiler.reset()
     assert seen == [same_bits]
 

@@ -47,13 +47,41 @@ def test_a_folder_is_replaced_as_a_whole(tmp_path: Path) -> None:
     assert [path.name for path in target.rglob("*")] == ["sub", "new"]
 
 
-@pytest.mark.parametrize("number", [errno.ENOSPC, errno.EROFS, errno.EACCES, errno.EDQUOT])
+@pytest.mark.parametrize("number", sorted(files.DISK_ERRORS))
 def test_a_disk_that_refuses_is_one_sentence(tmp_path: Path, number: int) -> None:
     with (
-        pytest.raises(UserError, match=r"could not be written: .*; free space or permissions"),
+        pytest.raises(UserError, match=r"could not be written: .*; (free space or permissions|see to that disk)"),
         files.atomic(tmp_path / "x"),
     ):
         raise OSError(number, os.strerror(number))
+    assert not list(tmp_path.iterdir())
+
+
+@pytest.mark.parametrize("number", sorted(files.UNSUPPORTED))
+@pytest.mark.parametrize("function", ["fsync", "link"])
+def test_a_file_system_without_fsync_or_second_names_will_do(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, number: int, function: str
+) -> None:
+    def refuse(*_: object) -> None:
+        raise OSError(number, os.strerror(number))
+
+    monkeypatch.setattr(os, function, refuse)
+    files.write_text(tmp_path / "a", "text")
+    files.place(tmp_path / "a", tmp_path / "b")
+    with files.atomic(tmp_path / "folder") as temporary:
+        (temporary / "deep").mkdir(parents=True)
+        (temporary / "deep" / "c").write_text("text")
+    assert {path.read_text() for path in tmp_path.rglob("*") if path.is_file()} == {"text"}
+    assert not list(tmp_path.rglob(".*"))
+
+
+def test_a_disk_that_fails_in_fsync_is_one_sentence(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    def fail(_: int) -> None:
+        raise OSError(errno.EIO, os.strerror(errno.EIO))
+
+    monkeypatch.setattr(os, "fsync", fail)
+    with pytest.raises(UserError, match="could not be written: Input/output error"):
+        files.write_text(tmp_path / "a", "text")
     assert not list(tmp_path.iterdir())
 
 
@@ -134,6 +162,19 @@ def test_arrays_come_back_and_pickles_are_refused(tmp_path: Path) -> None:
         files.read_npy(tmp_path / "evil.npy")
     with pytest.raises(UserError, match="is missing"):
         files.read_npy(tmp_path / "none.npy")
+
+
+@pytest.mark.parametrize("number", [errno.EACCES, errno.ESTALE])
+def test_an_array_that_cannot_be_read_is_not_called_damaged(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, number: int
+) -> None:
+    def refuse(*_: object, **__: object) -> None:
+        raise OSError(number, os.strerror(number))
+
+    monkeypatch.setattr(np, "load", refuse)
+    with pytest.raises(UserError, match=r"a\.npy could not be read: .*, then run again") as caught:
+        files.read_npy(tmp_path / "a.npy")
+    assert "delete" not in str(caught.value)
 
 
 def test_a_manifest_names_what_changed(tmp_path: Path) -> None:

@@ -200,6 +200,18 @@ def test_publishing_keeps_the_originals_and_replaces_what_was_there(tmp_path):
     assert sorted(path.name for path in kept.iterdir()) == ["a", "b", "c"]
 
 
+@pytest.mark.parametrize("number", sorted(files.UNSUPPORTED))
+def test_a_file_system_without_locks_is_warned_of(tmp_path, monkeypatch, caplog, number):
+    def refuse(*_: object) -> None:
+        raise OSError(number, os.strerror(number))
+
+    monkeypatch.setattr(resume.fcntl, "flock", refuse)
+    with caplog.at_level("WARNING", "dnn_or_knn"), resume.opened(tmp_path / "state", "k") as saved:
+        saved.save(b"1")
+        assert saved.load() == b"1"
+    assert "without locks" in caplog.text
+
+
 def test_publishing_across_file_systems_copies(tmp_path, monkeypatch):
     def across(*_paths: object) -> None:
         raise OSError(errno.EXDEV, "cross-device link")

@@ -658,6 +658,18 @@ def test_a_learning_rate_that_is_too_high_ends_in_that_message(tmp_path):
         trained(tmp_path, trainer)
 
 
+def test_a_training_that_diverged_says_so_again_and_is_not_tried_again(tmp_path, monkeypatch):
+    settings = {"learning_rate": 1e30, "weight_decay": 1.0}
+    with pytest.raises(UserError) as first:
+        trained(tmp_path, trainer_of(MLP, **settings))
+    again = trainer_of(MLP, **settings)
+    monkeypatch.setattr(again, "advance", lambda: pytest.fail("a step was made"))
+    with pytest.raises(UserError) as second:
+        trained(tmp_path, again)
+    assert str(second.value) == f"{first.value}; to try the same again, delete {tmp_path}"
+    assert trained(tmp_path, trainer_of(MLP), key="a lower learning rate").checkpoints
+
+
 def test_weights_that_are_not_finite_are_never_kept(tmp_path, monkeypatch):
     with monkeypatch.context() as patch:
         trainer = trainer_of(MLP)

@@ -9,10 +9,8 @@ which an interrupted job goes on.
 from __future__ import annotations
 
 import functools
-import os
 import pickle
 import re
-import shutil
 from collections.abc import Callable, Mapping, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import dataclass
@@ -33,7 +31,7 @@ from ..runtime.progress import Progress, log
 Forward = Callable[[torch.Tensor], dict[str, torch.Tensor]]
 #: CPU caches make small batches faster than large ones.
 CPU_BATCH = 100
-#: Compilation takes half a minute, once a machine; it pays from about so many FLOP a job on.
+#: Compilation takes half a minute, once a machine; it pays from about so many FLOP a run on.
 COMPILE_FROM = 5e15
 LOGITS = "logits"
 
@@ -51,6 +49,8 @@ class Job:
     steps: Sequence[int]
     #: "train" and "test": uint8 (N, channels, size, size)
     splits: Mapping[str, np.ndarray]
+    #: what `arithmetic` returned
+    how: Mapping[str, Any]
     checkpoints: Path
     #: the training manifest's listing of `checkpoints`
     listing: Mapping[str, Mapping[str, Any]]
@@ -134,59 +134,30 @@ def evaluate(
     *,
     one_shape: bool = False,
     tick: Callable[[int], None] = lambda done: None,
-) -> tuple[dict[str, torch.Tensor], int]:
-    """Compute the features of all images; out of memory halves the batch and goes on.
+) -> dict[str, torch.Tensor]:
+    """Compute the features of all images, name → float32 (N, width) on the images' device.
 
     Parameters
     ----------
     forward: see `forward_function`.
     images: uint8 (N, channels, size, size).
     widths: name → columns of what `forward` returns.
-    batch_size: images at a time, at first.
+    batch_size: images at a time.
     one_shape: whether the last batch reaches back to be as large as the others, so that compiled code fits all.
     tick: told the number of images done after each batch.
-
-    Returns
-    -------
-    name → float32 (N, width) on the images' device, and the batch size at the end.
-
-    Raises
-    ------
-    UserError: one image alone is too much.
     """
     total = len(images)
     outputs = {
         name: torch.empty((total, width), dtype=torch.float32, device=images.device) for name, width in widths.items()
     }
-    start = 0
-    while start < total:
+    for start in range(0, total, batch_size):
         stop = min(start + batch_size, total)
         begin = max(0, stop - batch_size) if one_shape else start
-        if not _batch(forward, images[begin:stop], {name: output[begin:stop] for name, output in outputs.items()}):
-            if batch_size == 1:
-                raise UserError("out of memory with a single image; use a device with more memory, or `device: cpu`")
-            batch_size = min(batch_size, total) // 2 or 1
-            log.warning("out of memory: going on with batches of %d", batch_size)
-            continue
-        start = stop
-        tick(stop)
-    return outputs, batch_size
-
-
-def _batch(forward: Forward, images: torch.Tensor, outputs: Mapping[str, torch.Tensor]) -> bool:
-    """Fill `outputs` for one batch; return False if memory ran out, with whatever the attempt held freed."""
-    try:
-        made = forward(images)
+        made = forward(images[begin:stop])
         for name, output in outputs.items():
-            output.copy_(made[name])
-    except (RuntimeError, MemoryError) as error:
-        if not devices.is_out_of_memory(error):
-            raise
-    else:
-        return True
-    if images.device.type == "cuda":
-        torch.cuda.empty_cache()
-    return False
+            output[begin:stop].copy_(made[name])
+        tick(stop)
+    return outputs
 
 
 def first_non_finite(outputs: Mapping[str, torch.Tensor]) -> str | None:
@@ -198,30 +169,57 @@ def first_non_finite(outputs: Mapping[str, torch.Tensor]) -> str | None:
     return next((name for name, good in zip(outputs, finite, strict=True) if not good), None)
 
 
-def extract(job: Job, *, device: torch.device, precision: str, batch_size: int) -> dict[str, Any]:
+def arithmetic(
+    network: nn.Module,
+    splits: Mapping[str, np.ndarray],
+    spec: Mapping[str, Any],
+    *,
+    kept: int,
+    device: torch.device,
+    precision: str,
+) -> dict[str, Any]:
+    """Return what the bits of a run's features depend on beside weights and images: the same for each of its shards.
+
+    A GPU rounds by the size of a batch, and compiled code otherwise than PyTorch's own. So both come from the specification,
+    and the run decides whether compilation pays, not the shard.
+
+    Parameters
+    ----------
+    network, splits: as in `Job`, still on the CPU.
+    spec: "batch_size", images at a time on a GPU (the CPU takes at most `CPU_BATCH`), and "compile", whether it may be.
+    kept: evaluations of the whole run whose weights are kept.
+    device, precision: what `devices.resolve` and `devices.set_precision` returned.
+    """
+    cuda = device.type == "cuda"
+    work = kept * sum(map(len, splits.values()))
+    compiled = cuda and spec["compile"] and _flop(network, splits["train"]) * work >= COMPILE_FROM
+    batch_size = spec["batch_size"] if cuda else min(spec["batch_size"], CPU_BATCH)
+    return {"device": device.type, "precision": precision, "batch_size": batch_size, "compiled": compiled}
+
+
+def extract(job: Job, *, device: torch.device) -> dict[str, Any]:
     """Compute and write every evaluation of a shard that is not yet finished in `job.state`.
 
     The arrays lie in `job.state` as ``features/step000100_embedding_train.npy`` and ``logits/step000100_train.npy``.
 
     Parameters
     ----------
-    device, precision: what `devices.resolve` and `devices.set_precision` returned.
-    batch_size: images at a time on a GPU; the CPU takes at most `CPU_BATCH`.
+    device: what `devices.resolve` returned.
 
     Returns
     -------
-    ``{"features": listing, "logits": listing, "batch_size": the last one, "resumed": evaluations taken over}``.
+    ``{"features": listing, "logits": listing, "evaluations": step → how it was computed, "resumed": how many were taken over}``.
 
     Raises
     ------
-    UserError: damaged or missing weights, features that are not finite, a full disk, too little memory.
+    UserError: damaged or missing weights, features that are not finite, a full disk, no compiler where one is needed.
     """
     records = {step: record for step in job.steps if (record := _finished(job, step))}
     todo = [step for step in job.steps if step not in records]
     resumed = len(records)
     if resumed:
         log.info("%d of %d evaluations were finished before", resumed, len(job.steps))
-    batch_size = min(batch_size, CPU_BATCH) if device.type == "cpu" else batch_size
+    precision = job.how["precision"]
     network = job.network.to(device=device, dtype=devices.dtype(precision), memory_format=torch.channels_last)  # type: ignore[call-overload]
     network.eval().requires_grad_(False)
     forward = forward_function(
@@ -232,9 +230,7 @@ def extract(job: Job, *, device: torch.device, precision: str, batch_size: int) 
     splits = {name: _resident(pixels, device) for name, pixels in job.splits.items()}
     per_step = sum(map(len, splits.values()))
     with torch.no_grad(), ThreadPoolExecutor(1) as reader, ThreadPoolExecutor(1) as writer:
-        # Of the whole shard, finished or not, so that a job that goes on computes the bits of one that was not interrupted.
-        work = len(job.steps) * per_step
-        if device.type == "cuda" and todo and _flop(forward, splits["train"]) * work >= COMPILE_FROM:
+        if job.how["compiled"]:
             forward = devices.compiled(forward, device, same_bits=True)
         progress = Progress("features", per_step * len(todo), "images")
         reading = reader.submit(_read, job, todo[0]) if todo else None
@@ -245,7 +241,7 @@ def extract(job: Job, *, device: torch.device, precision: str, batch_size: int) 
                 _load(network, reading.result(), job, step)
                 reading = reader.submit(_read, job, todo[position + 1]) if position + 1 < len(todo) else None
                 before = position * per_step
-                arrays, batch_size = _evaluate_splits(job, forward, splits, step, batch_size, progress, before)
+                arrays = _evaluate_splits(job, forward, splits, step, progress, before)
                 if writing is not None:
                     records[todo[position - 1]] = writing.result()
                 writing = writer.submit(_write, job, step, arrays)
@@ -260,7 +256,7 @@ def extract(job: Job, *, device: torch.device, precision: str, batch_size: int) 
         kind: {name: entry for step in job.steps for name, entry in records[step][kind].items()}
         for kind in ("features", LOGITS)
     }
-    return {**listings, "batch_size": batch_size, "resumed": resumed}
+    return {**listings, "evaluations": {str(step): records[step]["how"] for step in job.steps}, "resumed": resumed}
 
 
 def _resident(pixels: np.ndarray, device: torch.device) -> torch.Tensor:
@@ -272,11 +268,10 @@ def _evaluate_splits(
     forward: Forward,
     splits: Mapping[str, torch.Tensor],
     step: int,
-    batch_size: int,
     progress: Progress,
     before: int,
-) -> tuple[dict[str, np.ndarray], int]:
-    """Return one evaluation's arrays by their relative paths, and the batch size at the end."""
+) -> dict[str, np.ndarray]:
+    """Return one evaluation's arrays by their relative paths."""
     widths = {point.name: point.dimensions for point in job.points if point.name != "input"}
     if job.logits:
         widths[LOGITS] = job.network.classifier.out_features  # type: ignore[union-attr, assignment]
@@ -285,9 +280,8 @@ def _evaluate_splits(
         outputs: dict[str, torch.Tensor] = {}
         if widths:
             tick = functools.partial(_tick, progress, before)
-            outputs, batch_size = evaluate(
-                forward, images, widths, batch_size, one_shape=images.device.type == "cuda", tick=tick
-            )
+            one_shape = images.device.type == "cuda"
+            outputs = evaluate(forward, images, widths, job.how["batch_size"], one_shape=one_shape, tick=tick)
         before += len(images)
         if (name := first_non_finite(outputs)) is not None:
             raise UserError(
@@ -298,7 +292,7 @@ def _evaluate_splits(
             arrays[_path(step, name, split)] = output.cpu().numpy()
         if any(point.name == "input" for point in job.points):
             arrays[_path(step, "input", split)] = input_features(job.splits[split], job.input_layer)
-    return arrays, batch_size
+    return arrays
 
 
 def _tick(progress: Progress, before: int, done: int) -> None:
@@ -311,12 +305,12 @@ def _path(step: int, name: str, split: str) -> str:
     return f"features/step{step:06d}_{name}_{split}.npy"
 
 
-def _flop(forward: Forward, images: torch.Tensor) -> float:
-    """Return the floating-point operations of one image's forward pass."""
+def _flop(network: nn.Module, pixels: np.ndarray) -> float:
+    """Return the floating-point operations of one image's forward pass, counted on the CPU."""
     from torch.utils.flop_counter import FlopCounterMode
 
-    with FlopCounterMode(display=False) as counter:
-        forward(images[:1])
+    with torch.no_grad(), FlopCounterMode(display=False) as counter:
+        network.eval()(standardize(torch.from_numpy(np.array(pixels[:1])), torch.float32))
     return float(counter.get_total_flops())
 
 
@@ -377,7 +371,8 @@ def _write(job: Job, step: int, arrays: Mapping[str, np.ndarray]) -> dict[str, A
     for name, array in arrays.items():
         files.write_npy(job.state / name, array)
     names = {kind: sorted(Path(n).name for n in arrays if n.startswith(f"{kind}/")) for kind in ("features", LOGITS)}
-    record = {kind: files.listing(job.state / kind, found) for kind, found in names.items()}
+    record: dict[str, Any] = {kind: files.listing(job.state / kind, found) for kind, found in names.items()}
+    record["how"] = dict(job.how)
     files.write_json(_record(job, step), record)
     return record
 
@@ -398,16 +393,3 @@ def _finished(job: Job, step: int) -> dict[str, Any] | None:
 
 def _record(job: Job, step: int) -> Path:
     return job.state / f"step{step:06d}.json"
-
-
-def publish(source: Path, names: Sequence[str], target: Path) -> None:
-    """Make `target` a folder with the named files of `source`, atomically; files are hard links where possible."""
-    for leftover in target.parent.glob(f".{target.name}.*.part"):
-        files.remove(leftover)
-    with files.atomic(target) as temporary:
-        temporary.mkdir()
-        for name in names:
-            try:
-                os.link(source / name, temporary / name)
-            except OSError:  # another file system, or one without hard links
-                shutil.copyfile(source / name, temporary / name)

@@ -136,6 +136,17 @@ def network(config: Mapping[str, Any], architecture: str) -> dict[str, Any]:
     return {"module": entry["module"], **entry["values"], **config["architectures"][architecture]}
 
 
+def depth(architecture: str) -> int:
+    """Return how many layers with weights lie between a network's input and its logits, as its name or the registry says."""
+    entry = architecture_entry(architecture)
+    layers = entry["values"].get("depth", entry.get("depth"))
+    if layers is None:
+        raise UserError(
+            f"registry: the entry of '{architecture}' lacks its depth, the number of layers with weights; add it"
+        )
+    return int(layers)
+
+
 def _same_labels(runs: Mapping[str, Run]) -> None:
     """Refuse one name for two label sets of a data set."""
     seen: dict[tuple[str, str, int], Run] = {}

@@ -17,7 +17,7 @@ from ..runtime.code_digest import SCRIPTS, code_digest
 from ..runtime.files import canonical, sha256
 from .configuration import choice_probes
 from .registry import DATASETS, PROBES, READ_OFF
-from .runs import Experiment
+from .runs import Experiment, depth
 
 Wildcards = Mapping[str, Any]
 
@@ -104,6 +104,8 @@ class Jobs:
             run=run.path,
             network=run.network,
             precision=run.training["precision"],
+            batch_size=self.config["jobs"]["evaluation_batch"],
+            compile=self.config["jobs"]["evaluation_compile"],
             steps=shard.steps,
             layers=["embedding"] if shard.layers == "embedding" else shard.layers,
             input_layer=self.config["layer_input"],
@@ -245,7 +247,7 @@ class Jobs:
     def _shown(self) -> dict[str, Any]:
         figures = self.config["figures"]
         return {
-            "architectures": list(self.config["architectures"]),
+            "architectures": sorted(self.config["architectures"], key=depth),
             "datasets": list(self.config["datasets"]),
             "architecture": figures["architecture"],
             "labels": {

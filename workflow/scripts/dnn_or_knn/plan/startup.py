@@ -13,7 +13,7 @@ import glob
 import hashlib
 import os
 import sys
-from collections.abc import Iterable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -23,6 +23,7 @@ from snakemake.utils import update_config
 from ..runtime.code_digest import NOT_CODE, SCRIPTS, code_digest
 from ..runtime.errors import UserError
 from ..runtime.files import bring_dates_back, read_json, write_json
+from .configuration import PAPER, load_overlays, refuse_repeated_keys
 from .runs import Experiment, create
 from .specifications import Jobs
 
@@ -31,23 +32,36 @@ WORKFLOW = SCRIPTS.parent
 EXPERIMENT = "DNN_OR_KNN_EXPERIMENT"
 
 
-def start(config: Mapping[str, Any], given: Mapping[str, Any], *, remote: bool) -> Jobs:
+def start(config: Mapping[str, Any], files: Iterable[str | Path], given: Mapping[str, Any], *, remote: bool) -> Jobs:
     """Return the jobs of the configured experiment; in a remote job, of the one that the head froze.
 
     Parameters
     ----------
     config: the files' configuration and, on top, what the command line gave.
+    files: those files.
     given: what the command line gave, from `--config`.
     """
     os.environ["PATH"] = os.pathsep.join([os.path.dirname(sys.executable), os.environ.get("PATH", "")])
     if not remote:
+        for file in files:
+            refuse_repeated_keys(file)
         complete = copy.deepcopy(dict(config))
         update_config(complete, as_in_a_file(given))
-        return Jobs(create(complete))
+        return Jobs(create(in_order(complete, load_overlays())))
     frozen = read_json(_frozen(os.environ.get(EXPERIMENT, str(config.get("experiment")))))
     if frozen["code"] != workflow_digest():
         raise UserError("the code under workflow/ changed while Snakemake was running; stop it and start it again")
     return Jobs(create(frozen["config"]))
+
+
+def in_order(value: Any, pattern: Any) -> Any:
+    """Return mappings, however deep, with their keys in the order of `pattern`'s, and after them those that it lacks.
+
+    Snakemake puts the keys of overlays and of `--config` first, and figures follow the order of the keys.
+    """
+    if not (isinstance(value, Mapping) and isinstance(pattern, Mapping)):
+        return value
+    return {key: in_order(value[key], pattern.get(key)) for key in [*pattern, *value] if key in value}
 
 
 def as_in_a_file(value: Any) -> Any:
@@ -90,8 +104,12 @@ def workflow_digest() -> str:
 
 def overlays(configfiles: Iterable[str | Path]) -> str:
     """Return the overlays in use, separated by spaces; "config.yaml" without any."""
-    names = [os.path.relpath(name) for name in configfiles]
-    return " ".join([name for name in names if name != "config.yaml"] or ["config.yaml"])
+    return " ".join(os.path.relpath(name) for name in configfiles if Path(name) != PAPER) or PAPER.name
+
+
+def scripts() -> str:
+    """Return the folder of the stages' programs: as a short path in a checkout, else as an absolute one."""
+    return str(SCRIPTS.relative_to(Path.cwd()) if SCRIPTS.is_relative_to(Path.cwd()) else SCRIPTS)
 
 
 def local_gpus() -> int:
@@ -102,6 +120,17 @@ def local_gpus() -> int:
     return len(glob.glob("/dev/nvidia[0-9]*"))
 
 
-def gpus_per_job(device: str) -> int:
-    """Return how many GPUs a training, extraction or probe job asks for: 0 or 1."""
-    return int(device == "cuda" or (device == "auto" and local_gpus() > 0))
+def gpu(device: str, local: Callable[[], bool]) -> dict[str, Any]:
+    """Return the resources by which training, extraction and probe jobs ask for a GPU each, or for none.
+
+    On a cluster `auto` asks for one: the machine that Snakemake runs on tells nothing of the nodes. Where none is asked for,
+    none of a model is, whatever a profile's `default-resources` say.
+
+    Parameters
+    ----------
+    device: "auto", "cpu" or "cuda".
+    local: says, once jobs are planned, whether they run on this machine.
+    """
+    if device == "cpu":
+        return {"gpu": 0, "gpu_model": ""}
+    return {"gpu": lambda wildcards: int(device == "cuda" or not local() or local_gpus() > 0)}

@@ -16,7 +16,7 @@ from typing import Any
 
 from .code_digest import code_digest
 from .errors import Interrupted, UserError
-from .files import DISK_ERRORS, refused
+from .files import DISK_ERRORS, WRITE_ERRORS, refused
 
 #: Exit statuses: bad input (one sentence on stderr), and stopped by a signal with the state saved.
 EXIT_USER_ERROR = 2
@@ -80,7 +80,8 @@ def run(
     except Exception as error:
         if isinstance(error, OSError) and error.errno in DISK_ERRORS:
             log.debug("%s", traceback.format_exc())
-            log.error("error: %s", refused(error.filename, error.errno))
+            what = "written" if error.errno in WRITE_ERRORS else "read or written"
+            log.error("error: %s", refused(error.filename, error.errno, what))
             return EXIT_USER_ERROR
         log.error("%s", traceback.format_exc())
         return 1

@@ -36,7 +36,7 @@ def resolve(
     *,
     environment: MutableMapping[str, str] = os.environ,
     list_gpus: Callable[[], list[str]] | None = None,
-    works: Callable[[], bool] = torch.cuda.is_available,
+    fault: Callable[[torch.device], str | None] | None = None,
     folder: Path | None = None,
     wait: float | None = None,
 ) -> torch.device:
@@ -51,7 +51,7 @@ def resolve(
     wanted: "auto", "cpu" or "cuda".
     environment: read, and given ``CUDA_VISIBLE_DEVICES``; a set of devices that is already narrowed is respected.
     list_gpus: returns the UUIDs of the machine's GPUs in the order of the PCI bus (default: nvidia-smi's).
-    works: says whether torch can use a GPU.
+    fault: says in words why torch cannot use a GPU, None if it can (default: `gpu_fault`).
     folder: where the lease files lie (default: one a user in the folder for temporary files).
     wait: seconds to wait for a GPU before giving up (default: no limit).
 
@@ -64,25 +64,61 @@ def resolve(
     if wanted not in ("auto", "cuda"):
         raise UserError(f"device is '{wanted}' but must be auto, cpu or cuda; correct `device`")
     reason = "device is 'cuda'" if wanted == "cuda" else _grant(environment)
-    if _slurm_grant(environment) and len(_entries(environment)) == 1:  # this GPU is this job's alone already
-        return torch.device("cuda", 0) if works() else _no_gpu(reason, f"torch {torch.__version__} cannot use it")
-    gpus = visible_gpus(environment, list_gpus or nvidia_smi)
-    if not gpus:
-        if list_gpus is None and works():
-            return _by_number(_entries(environment), folder or default_folder(), wait=wait)
-        return _no_gpu(reason, "this job sees no GPU")
-    chosen = lease(gpus, folder or default_folder(), wait=wait)
-    environment["CUDA_VISIBLE_DEVICES"] = chosen
-    if works():
-        return torch.device("cuda", 0)
-    release(chosen, folder or default_folder())
-    return _no_gpu(reason, f"torch {torch.__version__} cannot use {chosen}")
+    device, chosen = torch.device("cuda", 0), None
+    if not (_slurm_grant(environment) and len(_entries(environment)) == 1):  # else this GPU is this job's alone already
+        gpus = visible_gpus(environment, list_gpus or nvidia_smi)
+        if gpus:
+            environment["CUDA_VISIBLE_DEVICES"] = chosen = lease(gpus, folder or default_folder(), wait=wait)
+        elif list_gpus is None and torch.cuda.is_available():
+            device, chosen = _by_number(_entries(environment), folder or default_folder(), wait=wait)
+        else:
+            return _no_gpu(reason, "this job sees no GPU; check `nvidia-smi`")
+    found = (fault or gpu_fault)(device)
+    if found is None:
+        return device
+    if chosen is not None:
+        release(chosen, folder or default_folder())
+    if reason is None:
+        log.warning("computing on the CPU: %s", found)
+    return _no_gpu(reason, found)
 
 
 def _no_gpu(reason: str | None, fault: str) -> torch.device:
     if reason:
-        raise UserError(f"{reason}, but {fault}; run nvidia-smi and check the driver, or set `device: cpu`")
+        raise UserError(f"{reason}, but {fault}, or set `device: cpu`")
     return torch.device("cpu")
+
+
+def gpu_fault(device: torch.device) -> str | None:
+    """Return in words why torch cannot use a GPU and what to do, None if it can."""
+    if not torch.cuda.is_available():
+        return f"torch {torch.__version__} cannot use the GPU; check the driver with `nvidia-smi`"
+    try:
+        capability, built = torch.cuda.get_device_capability(device), torch.cuda.get_arch_list()
+    except RuntimeError as error:  # such as a GPU whose mode lets one process in, and another is there
+        return f"CUDA does not start ({str(error).splitlines()[0]}); check the GPU with `nvidia-smi`"
+    if any(has_code_for(target, capability) for target in built):
+        return None
+    return (
+        f"torch {torch.__version__} has no code for {torch.cuda.get_device_name(device)} (compute capability "
+        f"{capability[0]}.{capability[1]}; it was built for {', '.join(built)}); install a build that has, or name another GPU in "
+        "CUDA_VISIBLE_DEVICES"
+    )
+
+
+def has_code_for(target: str, capability: tuple[int, int]) -> bool:
+    """Say whether what was compiled for a target, as "sm_90", runs on GPUs of a compute capability, as (9, 0).
+
+    Machine code ("sm") runs on the same generation from its own minor number on, with an "a" on exactly its own; PTX ("compute")
+    on anything newer. Targets of other makers (ROCm) are believed.
+    """
+    found = re.fullmatch(r"(sm|compute)_(\d+)(\d)([af]?)", target)
+    if found is None:
+        return True
+    built = int(found[2]), int(found[3])
+    if found[4] == "a":
+        return built == capability
+    return built <= capability and (built[0] == capability[0] or (found[1] == "compute" and not found[4]))
 
 
 def _grant(environment: MutableMapping[str, str]) -> str | None:
@@ -146,20 +182,25 @@ def _entries(environment: MutableMapping[str, str]) -> list[str]:
     return [entry.strip() for entry in environment.get("CUDA_VISIBLE_DEVICES", "").split(",") if entry.strip()]
 
 
-def _by_number(entries: list[str], folder: Path, *, wait: float | None) -> torch.device:
-    """Lease one of the GPUs that torch counts, where nvidia-smi is missing (in some containers).
+def _by_number(entries: list[str], folder: Path, *, wait: float | None) -> tuple[torch.device, str]:
+    """Lease one of the GPUs that torch counts, where nvidia-smi is missing (in some containers); return its name as well.
 
     Counting has started CUDA with all of them in sight, so that the job is told its own by number.
     """
     gpus = entries or [str(number) for number in range(torch.cuda.device_count())]
-    number = gpus.index(lease(gpus, folder, wait=wait))
-    torch.cuda.set_device(number)
-    return torch.device("cuda", number)
+    chosen = lease(gpus, folder, wait=wait)
+    torch.cuda.set_device(gpus.index(chosen))
+    return torch.device("cuda", gpus.index(chosen)), chosen
 
 
 def default_folder() -> Path:
     """Return the folder of this user's leases."""
-    return Path(tempfile.gettempdir()) / f"dnn-or-knn-gpus-{os.getuid()}"
+    try:
+        return Path(tempfile.gettempdir()) / f"dnn-or-knn-gpus-{os.getuid()}"
+    except FileNotFoundError as error:
+        raise UserError(
+            f"jobs lease GPUs in the folder for temporary files, and there is none: {error.strerror}"
+        ) from error
 
 
 def lease(gpus: list[str], folder: Path, *, wait: float | None = None) -> str:
@@ -209,9 +250,14 @@ def _try_lease(gpu: str, folder: Path) -> bool:
         ) from error
     try:
         fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
-    except OSError:
+    except BlockingIOError:
         file.close()
         return False
+    except OSError as error:
+        file.close()
+        raise UserError(
+            f"{folder}, where jobs lease GPUs, is on a file system without locks ({error}); set TMPDIR to a folder on a local disk"
+        ) from error
     _leases[_file(gpu, folder)] = file
     return True
 
@@ -275,31 +321,38 @@ def is_out_of_memory(error: BaseException) -> bool:
 def compiled(function: Callable[P, R], device: torch.device, *, same_bits: bool = False) -> Callable[P, R]:
     """Return `function` compiled by torch.compile on a GPU, as it is on the CPU.
 
-    same_bits: whether every compilation is to compute the same bits; else a stopwatch chooses how sums are divided.
+    same_bits: whether every call is to compute the same bits on every machine; else a stopwatch chooses how sums are divided.
 
     Where the first compiled call fails (no C compiler, a GPU that Triton does not know) the plain function takes over,
-    with one line in the log; so `function` must not change its arguments. Out of memory passes.
+    with one line in the log (so `function` must not change its arguments), or, with `same_bits`, a `UserError` says so.
+    Out of memory passes.
     """
     if device.type != "cuda":
         return function
     options: dict[str, Any] | None = {"deterministic": True} if same_bits else None
-    return with_fallback(torch.compile(function, dynamic=False, options=options), function)
+    return with_fallback(torch.compile(function, dynamic=False, options=options), None if same_bits else function)
 
 
-def with_fallback(fast: Callable[P, R], plain: Callable[P, R]) -> Callable[P, R]:
-    """Return a function that calls `fast`, or `plain` from then on if the first call of `fast` fails."""
+def with_fallback(fast: Callable[P, R], plain: Callable[P, R] | None) -> Callable[P, R]:
+    """Return a function that calls `fast`, or `plain` from then on if the first call of `fast` fails: None to refuse then."""
     state = {"works": False, "failed": False}
 
     def call(*args: P.args, **kwargs: P.kwargs) -> R:
-        if state["failed"]:
+        if state["failed"] and plain is not None:
             return plain(*args, **kwargs)
         try:
             result = fast(*args, **kwargs)
         except Exception as error:
             if state["works"] or is_out_of_memory(error):
                 raise
+            reason = (str(error).splitlines() or [repr(error)])[0]
+            if plain is None:
+                raise UserError(
+                    f"torch.compile failed ({reason}), and without it a run's features would be other bits here than elsewhere; "
+                    "give this machine a C compiler, or set `jobs.evaluation_compile: false`, which makes all features anew"
+                ) from error
             state["failed"] = True
-            log.warning("torch.compile failed (%s); going on without it", (str(error).splitlines() or [repr(error)])[0])
+            log.warning("torch.compile failed (%s); going on without it", reason)
             return plain(*args, **kwargs)
         state["works"] = True
         return result

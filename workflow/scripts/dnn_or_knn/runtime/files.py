@@ -21,8 +21,12 @@ from .errors import UserError
 if TYPE_CHECKING:
     import numpy as np
 
+#: What a file system answers (CIFS, FUSE, VirtualBox's, some network mounts) that has no fsync of folders, or no locks.
+UNSUPPORTED = {errno.EINVAL, errno.ENOTSUP, errno.EOPNOTSUPP, errno.ENOSYS, errno.ENOLCK, errno.ENOTTY, errno.EBADF}
 #: Errors of the disk that say something about the machine, not about the program.
-DISK_ERRORS = {errno.ENOSPC, errno.EDQUOT, errno.EROFS, errno.EACCES, errno.EPERM, errno.EIO, errno.EFBIG}
+WRITE_ERRORS = {errno.ENOSPC, errno.EDQUOT, errno.EROFS, errno.EFBIG}
+BROKEN = {errno.EIO, errno.ESTALE, errno.ENOTCONN, errno.ENODEV}
+DISK_ERRORS = WRITE_ERRORS | BROKEN | {errno.EACCES, errno.EPERM}
 
 
 @contextlib.contextmanager
@@ -74,10 +78,11 @@ def _sweep(path: Path) -> None:
             continue
 
 
-def refused(path: str | Path | None, number: int | None) -> str:
-    """Return the sentence about a file that the disk refused to take, for this reason (errno)."""
+def refused(path: str | Path | None, number: int | None, what: str = "written") -> str:
+    """Return the sentence about a file that the disk refused to take, or to give, for this reason (errno)."""
     said = os.strerror(number or errno.EIO)
-    return f"{path or 'a file'} could not be written: {said}; free space or permissions there, then run again"
+    mend = "see to that disk or its network" if number in BROKEN else "free space or permissions there"
+    return f"{path or 'a file'} could not be {what}: {said}; {mend}, then run again"
 
 
 def _disk_error(error: OSError | RuntimeError, folder: Path) -> int | None:
@@ -95,12 +100,28 @@ def _disk_error(error: OSError | RuntimeError, folder: Path) -> int | None:
 
 
 def _flush(path: Path) -> None:
-    """fsync `path`, a file or a folder (a folder's entry is what a rename changes)."""
-    handle = os.open(path, os.O_RDONLY)
+    """fsync `path`, a file or a folder (a folder's entry is what a rename changes), where the file system can."""
+    try:
+        handle = os.open(path, os.O_RDONLY)
+    except OSError as error:
+        if path.is_dir() and error.errno in UNSUPPORTED | {errno.EACCES, errno.EISDIR}:
+            return
+        raise
     try:
         os.fsync(handle)
+    except OSError as error:
+        if error.errno not in UNSUPPORTED:
+            raise
     finally:
         os.close(handle)
+
+
+def place(source: str | Path, target: str | Path) -> None:
+    """Put a finished file where it belongs: a second name for it, or a copy where the file system has no such."""
+    try:
+        os.link(source, target)
+    except OSError:
+        shutil.copyfile(source, target)
 
 
 def remove(path: str | Path) -> None:
@@ -185,6 +206,8 @@ def read_npy(path: str | Path, *, mmap: bool = False) -> np.ndarray:
     except FileNotFoundError as error:
         raise UserError(f"{path} is missing; run the stage that makes it first") from error
     except (ValueError, EOFError, OSError) as error:
+        if isinstance(error, OSError) and error.errno in DISK_ERRORS:  # nothing is known of the file
+            raise UserError(refused(path, error.errno, "read")) from error
         raise UserError(f"{path} is damaged ({error}); delete it and run again") from error
 
 

@@ -6,6 +6,7 @@ and its inputs). It holds
     key             the key, in hex
     lock            held while a process works here
     state-<n>       the latest states, two at most: one line of JSON (key, bytes, SHA-256), padded, then the payload
+    diverged        why a training with this key ended, if it diverged
     kept/           finished parts of the result that the states refer to
 
 Every file is written whole (temporary, fsync, rename), so that a kill or a full disk leaves the states before it as they were.
@@ -14,13 +15,11 @@ Every file is written whole (temporary, fsync, rename), so that a kill or a full
 from __future__ import annotations
 
 import contextlib
-import errno
 import fcntl
 import hashlib
 import json
 import logging
 import os
-import shutil
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import IO
@@ -33,8 +32,6 @@ log = logging.getLogger("dnn_or_knn")
 GENERATIONS = 2
 _PREFIX = "state-"
 _HEADER = 256
-#: File systems without locks (some network mounts) report one of these.
-_NO_LOCKS = {errno.ENOLCK, errno.ENOTSUP, errno.ENOSYS, errno.EINVAL}
 
 
 class State:
@@ -175,7 +172,7 @@ def _lock(folder: Path) -> int:
                 f"{folder} is in use by another process{f' ({owner})' if owner else ''}; wait for it to end or stop it, then run again"
             ) from error
         except OSError as error:
-            if error.errno not in _NO_LOCKS:
+            if error.errno not in files.UNSUPPORTED:
                 os.close(handle)
                 raise
             log.warning(
@@ -207,9 +204,4 @@ def publish(kept: Path, names: list[str], target: Path) -> None:
     with files.atomic(target) as temporary:
         temporary.mkdir()
         for name in names:
-            try:
-                os.link(kept / name, temporary / name)
-            except OSError as error:
-                if error.errno not in (errno.EXDEV, errno.EPERM, errno.EMLINK, errno.ENOTSUP, errno.ENOSYS):
-                    raise
-                shutil.copyfile(kept / name, temporary / name)
+            files.place(kept / name, temporary / name)

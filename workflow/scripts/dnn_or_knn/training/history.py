@@ -18,6 +18,10 @@ from .step import learning_rate
 COLUMNS = ("step", "loss", "batch_accuracy", "learning_rate", "train_accuracy", "test_accuracy")
 
 
+class Diverged(UserError):
+    """The loss or a weight is no longer finite: trained again, the same would come."""
+
+
 @dataclass
 class History:
     """What a run has found so far, apart from weights: enough to continue it."""
@@ -69,7 +73,7 @@ class History:
     def _diverged(self, what: str, rate: float, *, after: bool = False) -> NoReturn:
         last = self.losses[-1] if self.losses else self.last_loss
         known = f"; the last finite loss was {last:.6g}, in step {self.read}" if last is not None else ""
-        raise UserError(
+        raise Diverged(
             f"training diverged: {what} in step {self.read if after else self.read + 1}, at learning rate {rate:g}{known};"
             " lower training.learning_rate, or check the data"
         )

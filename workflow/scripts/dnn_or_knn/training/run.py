@@ -25,7 +25,7 @@ from ..runtime.progress import Live
 from ..runtime.resume import State
 from ..runtime.signals import StopRequests, stop_requests
 from .batches import Images
-from .history import History, history_text
+from .history import Diverged, History, history_text
 from .step import Trainer, learning_rate
 
 log = logging.getLogger("dnn_or_knn")
@@ -69,13 +69,19 @@ def run(
 
     Raises
     ------
-    UserError: the loss or a weight is no longer finite (step, learning rate and last finite loss are named), or the
-        disk is full; the latest state stays as it is.
+    UserError: the loss or a weight is no longer finite (step, learning rate and last finite loss are named), now or when the
+        same was tried before, or the disk is full; the latest state stays as it is.
     Interrupted: SIGTERM or SIGINT; the state is saved.
     """
+    diverged = saved.folder / "diverged"
+    if diverged.is_file():  # a cluster's profile tries every job that failed again
+        raise Diverged(f"{diverged.read_text(encoding='utf-8')}; to try the same again, delete {saved.folder}")
     job = _Run(trainer, data, test, saved, sorted(checkpoints), sorted(accuracy_at), save_every)
     try:
         return job.run()
+    except Diverged as error:
+        files.write_text(diverged, str(error))
+        raise
     finally:
         job.close()
 

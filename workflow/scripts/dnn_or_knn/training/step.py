@@ -8,9 +8,11 @@ cross-entropy's:
 This is PyTorch's SGD. TensorFlow 1's MomentumOptimizer, the authors', follows the same rule: its accumulator, too, holds
 gradients without the learning rate. (The classical form v ← μ·v − η·g differs from it in the steps after a change of η.)
 
-The trajectory is a function of the specification and the data alone. Everything random at a step is a function of
-(seed, step): the sample order of an epoch of (seed, epoch), the augmentation of (seed, step). It is drawn in integer
-arithmetic, equal on CPU and GPU, so neither evaluations nor interruptions can shift it.
+Everything random at a step is a function of (seed, step): the sample order of an epoch of (seed, epoch), the augmentation
+of (seed, step). It is drawn in integer arithmetic, equal on CPU and GPU, so neither evaluations nor interruptions can shift
+it. On a CPU the trajectory is a function of the specification and the data alone, bit for bit, given libraries, processor and
+number of threads. On a GPU it is so up to rounding, which grows from step to step: a stopwatch chooses cuDNN's algorithms, sums of gradients have no fixed
+order, and whether steps are compiled depends on the machine and, in a run that goes on, on how many are left.
 """
 
 from __future__ import annotations

@@ -17,7 +17,7 @@ import pytest
 import synthetic
 from conftest import ROOT
 from dnn_or_knn.claims import choices as sensitivity
-from dnn_or_knn.claims import effects, paper_claims
+from dnn_or_knn.claims import choices_figure, effects, paper_claims
 from dnn_or_knn.claims.effects import INCONCLUSIVE, NOT_SUPPORTED, SUPPORTED
 from dnn_or_knn.claims.study import Study
 from dnn_or_knn.figures import style
@@ -96,7 +96,7 @@ def shown(judged) -> list[sensitivity.Panel]:
 def figure(shown) -> Figure:
     look = style.style({})
     with style.applied(look):
-        made = sensitivity.draw(shown, look)
+        made = choices_figure.draw(shown, look)
         made.set_dpi(150)
         made.canvas.draw()
         return made
@@ -143,7 +143,7 @@ def test_a_missing_run_is_inconclusive_for_every_choice():
     assert {words(without, choice)[7] for choice in without} == {INCONCLUSIVE}
     panel = sensitivity.panels(without)[6]
     assert {row.note for row in panel.rows} == {"run missing: digits/wrn-28-10/overfit"}
-    figure = sensitivity.draw([panel], style.style({}))
+    figure = choices_figure.draw([panel], style.style({}))
     assert [text.get_text() for text in figure.axes[0].texts].count("run missing") == len(without)
 
 
@@ -203,11 +203,11 @@ def rows(*values: float, **more: Any) -> list[sensitivity.Row]:
 
 
 def test_axis_holds_everything_but_a_lone_choice_that_would_squeeze_the_rest():
-    low, high = sensitivity.limits(rows(0.6, 0.7, 0.8, 0.9))
+    low, high = choices_figure.limits(rows(0.6, 0.7, 0.8, 0.9))
     assert low < 0.5 and high > 0.9
-    assert sensitivity.limits(rows(0.6, 0.7, 0.8, 0.75, 50.0))[1] < 1
-    assert sensitivity.limits(rows(50.0, 0.6, 0.7, 0.8, 0.75))[1] > 50, "the reference is never left out"
-    low, high = sensitivity.limits(rows(0.1, 0.2, relation="within"))
+    assert choices_figure.limits(rows(0.6, 0.7, 0.8, 0.75, 50.0))[1] < 1
+    assert choices_figure.limits(rows(50.0, 0.6, 0.7, 0.8, 0.75))[1] > 50, "the reference is never left out"
+    low, high = choices_figure.limits(rows(0.1, 0.2, relation="within"))
     assert low < -0.5 and high > 0.5
 
 

@@ -58,11 +58,12 @@ def networks_by_datasets(
     across = len(spec["datasets"]) == 1
     for i, network in enumerate(reversed(spec["architectures"])):
         for j, dataset in enumerate(spec["datasets"]):
-            axis = "all" if one_axis else dataset
-            shown = (dataset, spec["labels"][0], measure, quantity, curves(spec, network, models, "test"), axis)
+            row, column = (0, i) if across else (i, j)
+            shown = curves(spec, network, models, "test")
             name = architecture_title(network)
-            heads = (name, "") if across else (dataset_title(dataset), name)
-            found.append(Panel(*((0, i) if across else (i, j)), *shown, *heads))
+            above, beside = (name, "") if across else (dataset_title(dataset), name)
+            about = (row, column, dataset, spec["labels"][0], measure, quantity)
+            found.append(Panel(*about, shown, "all" if one_axis else dataset, above, beside))
     return lettered(found)
 
 

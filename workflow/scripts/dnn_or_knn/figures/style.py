@@ -41,7 +41,7 @@ MORE_MARKERS = ("v", "P", "X", "*")
 ARCHITECTURE_COLOURS = ("#54278f", "#c2611f", "#dba400", "#5f9ea8", "#8a6d5a", "#9a8fc0")
 ARCHITECTURE_MARKERS = ("o", "s", "^", "D", "v", "P")
 GREY, LIGHT = "#5a5a5a", "#9a9a9a"
-HEADING = {"color": "#000000", "fontsize": None, "fontweight": "bold"}
+HEADING: dict[str, Any] = {"color": "#000000", "fontsize": None, "fontweight": "bold"}
 #: Dash patterns in line widths: the test side of a curve, and the memorization line.
 TEST_DASHES, MEMORIZATION_DASHES = (3.2, 1.6), (5.0, 2.5)
 #: Width in points of a line that others may cover.
@@ -218,7 +218,7 @@ def memorization(axes: Sequence[Axes], steps: Sequence[float]) -> None:
 
 def aside(ax: Axes, text: str, at: tuple[float, float], offset: tuple[float, float], **more: Any) -> None:
     """Write a small grey remark at a place of a panel (in fractions), `offset` points away from it."""
-    look = {"color": GREY, "fontsize": small(), "xycoords": "axes fraction"} | more
+    look: dict[str, Any] = {"color": GREY, "fontsize": small(), "xycoords": "axes fraction"} | more
     ax.annotate(text, at, xytext=offset, textcoords="offset points", **look)
 
 

@@ -13,7 +13,7 @@ from project import Project
 pytestmark = pytest.mark.xdist_group("dry")
 
 #: What is drawn once, whatever the configuration.
-ONCE = {"figure": 7, "collect": 1, "claims": 1, "beside": 1, "curves": 1, "report": 1}
+ONCE = {"figure": 7, "collect": 1, "claims": 1, "published": 1, "training_curves": 1, "report": 1}
 #: overlays → jobs. The paper: 1,057 evaluations in shards of 26 per run, and 6 runs probed in every layer; three probes each.
 PLANS = {
     (): {"prepare": 3, "labels": 9, "train": 15, "features": 49, "probe": 147, "measures": 15},

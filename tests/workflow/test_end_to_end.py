@@ -105,7 +105,7 @@ def test_the_page_is_in_order_for_eyes_and_screen_readers(finished: Project) -> 
     figures = [name.removesuffix("-figure") for name in re.findall(r'<figure id="([\w-]+)">', page)]
     assert figures == ["claims", *(f"figure{number}" for number in range(1, 8)), "training"]
     for name, whole in zip(figures, re.findall(r"<figure.*?</figure>", page, re.DOTALL), strict=True):
-        assert f'download="{name}.csv"' in whole and "<code>snakemake results/tiny/" in whole
+        assert f'download="{name}.csv"' in whole and "<code>snakemake --cores all results/tiny/" in whole
     levels = [int(level) for level in re.findall(r"<h(\d)", page)]
     assert levels[0] == 1 and levels.count(1) == 1 and max(b - a for a, b in pairwise(levels)) <= 1
     assert page.count("<table") == page.count("<caption") and 'href="#main"' in page

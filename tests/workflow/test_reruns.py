@@ -20,7 +20,7 @@ pytestmark = pytest.mark.xdist_group("finished")
 LIBRARY = "workflow/scripts/dnn_or_knn"
 FIGURES = {("figure", str(number)) for number in range(1, 8)}
 #: What is drawn from the experiment's table, whatever changes in it.
-ENDS = FIGURES | {("collect",), ("claims",), ("beside",), ("report",)}
+ENDS = FIGURES | {("collect",), ("claims",), ("published",), ("report",)}
 STAGES = ("prepare", "labels", "train", "features", "probe", "measures")
 Jobs = set[Job]
 Change = Callable[[Project], AbstractContextManager[object]]
@@ -123,7 +123,7 @@ def after(jobs: Jobs, stage: str, *having: str) -> Jobs:
     return {job for job in jobs if job[0] in stages and set(having) <= set(job)} | ENDS
 
 
-CURVES = {("curves",)}
+CURVES = {("training_curves",)}
 MLP, WRN = "mlp8", "wrn-10-1"
 #: name → (the change, the stale jobs out of all jobs of the changed workflow).
 MATRIX: dict[str, tuple[Change, Callable[[Jobs], Jobs]]] = {
@@ -268,7 +268,7 @@ MATRIX: dict[str, tuple[Change, Callable[[Jobs], Jobs]]] = {
     ),
     "a published number": (
         edit("workflow/resources/published.yaml", "code: 99.31", "code: 99.32"),
-        lambda jobs: {("beside",), ("report",)},
+        lambda jobs: {("published",), ("report",)},
     ),
     "a remark among the published numbers": (
         append("workflow/resources/published.yaml", "# More.\n"),
@@ -278,7 +278,9 @@ MATRIX: dict[str, tuple[Change, Callable[[Jobs], Jobs]]] = {
     "the data store's content": (
         append("results/tiny/digits/store/store.json", " "),
         lambda jobs: (
-            jobs - of(jobs, "prepare", "collect", "curves", "figure", "claims", "beside", "report") | ENDS | CURVES
+            jobs - of(jobs, "prepare", "collect", "training_curves", "figure", "claims", "published", "report")
+            | ENDS
+            | CURVES
         ),
     ),
     "a deleted probe": (

@@ -34,26 +34,26 @@ rule claims:
         " --threads {threads} --log {log:q}"
 
 
-rule beside:
+rule published:
     input:
         measures=f"{MEASURES}/measures.json",
         tables=ancient(multiext(f"{MEASURES}/", "measures.parquet", "runs.csv")),
     output:
-        multiext(f"{CLAIMS}/beside", ".csv", ".md", ".provenance.json"),
-        manifest=f"{CLAIMS}/beside.json",
+        multiext(f"{CLAIMS}/published", ".csv", ".provenance.json"),
+        manifest=f"{CLAIMS}/published.json",
     log:
-        f"{RESULTS}/logs/claims/beside.log",
+        f"{RESULTS}/logs/claims/published.log",
     localrule: True
     conda:
         "../../envs/pipeline.yaml"
     resources:
         scripts=SCRIPTS,
     params:
-        spec=jobs.told("beside"),
+        spec=jobs.told("published"),
         measures=subpath(input.measures, parent=True),
         folder=subpath(output.manifest, parent=True),
     shell:
-        "python {resources.scripts:q}/beside.py --spec {params.spec:q} --measures {params.measures:q} --output {params.folder:q}"
+        "python {resources.scripts:q}/published.py --spec {params.spec:q} --measures {params.measures:q} --output {params.folder:q}"
         " --threads {threads} --log {log:q}"
 
 
@@ -86,7 +86,7 @@ rule choices:
 rule report:
     input:
         claims=f"{CLAIMS}/claims.json",
-        beside=f"{CLAIMS}/beside.json",
+        published=f"{CLAIMS}/published.json",
         choices=[f"{CLAIMS}/choices.json"] if jobs.config["choices"] else [],
         figures=expand(f"{FIGURES}/figure{{figure}}.json", figure=range(1, 8)),
         training=f"{FIGURES}/training.json",
@@ -95,7 +95,6 @@ rule report:
         pictures=ancient(
             [
                 *multiext(f"{CLAIMS}/claims", ".csv", ".png"),
-                f"{CLAIMS}/beside.md",
                 *expand(
                     f"{FIGURES}/{{name}}.{{kind}}",
                     name=FIGURE_NAMES,

@@ -37,7 +37,7 @@ rule figure:
         " --output {params.prefix:q} --threads {threads} --log {log:q}"
 
 
-rule curves:
+rule training_curves:
     input:
         training=jobs.of_runs("training.json"),
         history=ancient(jobs.of_runs("history.csv")),
@@ -57,9 +57,9 @@ rule curves:
     resources:
         scripts=SCRIPTS,
     params:
-        spec=jobs.told("curves"),
+        spec=jobs.told("training_curves"),
         results=subpath(output.manifest, ancestor=2),
         prefix=subpath(output.manifest, strip_suffix=".json"),
     shell:
-        "python {resources.scripts:q}/curves.py --spec {params.spec:q} --results {params.results:q} --output {params.prefix:q}"
+        "python {resources.scripts:q}/training_curves.py --spec {params.spec:q} --results {params.results:q} --output {params.prefix:q}"
         " --threads {threads} --log {log:q}"

@@ -38,7 +38,7 @@ COLUMNS = [
 def main(args: argparse.Namespace) -> None:
     """Write choices.pdf, .png, .csv and .md, and last choices.json with every verdict."""
     from dnn_or_knn.claims import choices as sensitivity
-    from dnn_or_knn.claims import effects
+    from dnn_or_knn.claims import choices_figure, effects
     from dnn_or_knn.figures import style
     from dnn_or_knn.measures import tables
     from dnn_or_knn.runtime import provenance
@@ -51,7 +51,7 @@ def main(args: argparse.Namespace) -> None:
     judged = judge(effects.read(args.measures), spec, choices)
     shown = sensitivity.panels(judged)
     with style.applied(look):
-        style.save(sensitivity.draw(shown, look), args.output / "choices", table(shown), dpi=look["dpi"])
+        style.save(choices_figure.draw(shown, look), args.output / "choices", table(shown), dpi=look["dpi"])
     files.write_text(args.output / "choices.md", markdown(judged))
     written = [f"choices.{kind}" for kind in ("csv", "md", "pdf", "png")]
     changes = sensitivity.changes(judged)

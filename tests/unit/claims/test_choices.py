@@ -17,11 +17,12 @@ import published_tables
 import pytest
 from conftest import ROOT
 from dnn_or_knn.claims import choices as sensitivity
-from dnn_or_knn.claims import effects, paper_claims
+from dnn_or_knn.claims import choices_figure, effects, paper_claims
 from dnn_or_knn.claims.study import Study
 from dnn_or_knn.claims.words import INCONCLUSIVE, NOT_SUPPORTED, SUPPORTED
 from dnn_or_knn.figures import style
 from dnn_or_knn.measures import tables
+from dnn_or_knn.report import page
 from dnn_or_knn.runtime import files
 from dnn_or_knn.runtime.errors import UserError
 from matplotlib.figure import Figure
@@ -29,7 +30,6 @@ from published_tables import as_tables, published, thresholds
 
 SCRIPTS = ROOT / "workflow" / "scripts"
 choices = importlib.import_module("choices")
-report = importlib.import_module("report")
 
 OWN = {"knn": "knn", "svm": "svm", "lr": "lr"}
 SPEC: dict[str, Any] = {
@@ -88,7 +88,7 @@ def shown(judged) -> list[sensitivity.Panel]:
 def figure(shown) -> Figure:
     look = style.style({})
     with style.applied(look):
-        made = sensitivity.draw(shown, look)
+        made = choices_figure.draw(shown, look)
         made.set_dpi(150)
         made.canvas.draw()
         return made
@@ -135,7 +135,7 @@ def test_a_missing_run_is_inconclusive_for_every_choice():
     assert {words(without, choice)[7] for choice in without} == {INCONCLUSIVE}
     panel = sensitivity.panels(without)[6]
     assert {row.note for row in panel.rows} == {"run missing: cifar10/wrn-28-10/overfit"}
-    figure = sensitivity.draw([panel], style.style({}))
+    figure = choices_figure.draw([panel], style.style({}))
     assert [text.get_text() for text in figure.axes[0].texts].count("run missing") == len(without)
 
 
@@ -198,11 +198,11 @@ def rows(*values: float, **more: Any) -> list[sensitivity.Row]:
 
 
 def test_axis_holds_everything_but_a_lone_choice_that_would_squeeze_the_rest():
-    low, high = sensitivity.limits(rows(0.6, 0.7, 0.8, 0.9))
+    low, high = choices_figure.limits(rows(0.6, 0.7, 0.8, 0.9))
     assert low < 0.5 and high > 0.9
-    assert sensitivity.limits(rows(0.6, 0.7, 0.8, 0.75, 50.0))[1] < 1
-    assert sensitivity.limits(rows(50.0, 0.6, 0.7, 0.8, 0.75))[1] > 50, "the reference is never left out"
-    low, high = sensitivity.limits(rows(0.1, 0.2, relation="within"))
+    assert choices_figure.limits(rows(0.6, 0.7, 0.8, 0.75, 50.0))[1] < 1
+    assert choices_figure.limits(rows(50.0, 0.6, 0.7, 0.8, 0.75))[1] > 50, "the reference is never left out"
+    low, high = choices_figure.limits(rows(0.1, 0.2, relation="within"))
     assert low < -0.5 and high > 0.5
 
 
@@ -282,12 +282,15 @@ def test_command_writes_everything_and_loads_no_torch(tmp_path):
 
 def shape_of_the_page(manifest: Path) -> None:
     """The page shows the figure with its words, the table with its flips, and how to make them again."""
-    html = report.choices(manifest, " --configfile config/demo.yaml")
-    assert html.count("<img ") == 1 and 'alt="9 panels' in html
-    assert f"snakemake {manifest.as_posix()} --configfile config/demo.yaml" in html
-    assert '<strong class="not-supported">not supported ' in html
-    assert html.count('<th scope="row">hinge</th>') == 1, "in the table of verdicts, not in that of changes"
-    assert html.count('<th scope="row">k-1</th>') == 2
+    shown = page.choices_table(manifest, " --configfile config/demo.yaml")
+    assert shown["figure"]["alt"].startswith("9 panels") and shown["figure"]["id"] == "choices-figure"
+    assert shown["figure"]["command"].endswith(f"{manifest.as_posix()} --configfile config/demo.yaml")
+    rows = {row[0]: row[1:] for row in shown["rows"]}
+    (flip,) = [cell for cell in rows["k-1"] if isinstance(cell, dict)]
+    assert (flip["tag"], flip["verdict"]) == ("strong", "not supported") and flip["text"].startswith("not supported ")
+    assert not any(isinstance(cell, dict) for cell in rows["hinge"])
+    moved = [name for name, _ in shown["moved"]]
+    assert "k-1" in moved and "hinge" not in moved
 
 
 @pytest.mark.parametrize(

@@ -38,7 +38,7 @@ from published_tables import (
     write,
 )
 
-claims_script, report = importlib.import_module("claims"), importlib.import_module("report")
+claims_script = importlib.import_module("claims")
 EMBEDDING = {"layer": "embedding", "labels": "true"}
 Values = np.ndarray
 
@@ -325,11 +325,13 @@ def test_terminal_table_and_page_say_that_the_scale_is_the_reason(tmp_path):
     script = ROOT / "workflow/scripts/verdicts.py"
     shown = subprocess.run([sys.executable, script, tmp_path], capture_output=True, text=True, check=True).stdout
     assert "4  too small      Memorization in the last layers  (one run)" in shown and "too few layers: half" in shown
-    style.new_figure(1, 1).savefig(tmp_path / "claims/claims.png")
-    (tmp_path / "claims/claims.csv").write_text("claim\n")
-    html = report.verdicts(tmp_path, "")
-    assert '<span class="too-small">too small (one run)</span>' in html and "too few layers: half of the rise" in html
-    assert all(f".{word.replace(' ', '-')}" in page.STYLE for word in VERDICTS)
+    (row,) = [row for row in page.verdicts(judged)["rows"] if row[0].startswith("4. ")]
+    assert (
+        row[1] == page.verdict("span", "too small", "too small (one run)")
+        and "too few layers: half of the rise" in row[3]
+    )
+    css = (page.FOLDER / "page.css").read_text()
+    assert all(f".{word.replace(' ', '-')}" in css for word in VERDICTS)
 
 
 def test_what_decides_a_verdict_has_its_numbers(held):

@@ -34,9 +34,9 @@ MANIFESTS = {
     "measures": f"{RUN}/measures/measures",
     "collect": "measures/measures",
     "figure": "figures/figure{figure}",
-    "curves": "figures/training",
+    "training_curves": "figures/training",
     "claims": "claims/claims",
-    "beside": "claims/beside",
+    "published": "claims/published",
     "choices": "claims/choices",
     "report": "report",
 }
@@ -120,7 +120,7 @@ class Jobs:
                 yield from (("probe", of_run | {"probe": probe, "shard": shard.name}) for probe in self.probes)
             yield "measures", of_run
         yield from (("figure", {"figure": str(number)}) for number in range(1, 8))
-        ends = ("collect", "curves", "claims", "beside", *(["choices"] if self.config["choices"] else []), "report")
+        ends = ("collect", "training_curves", "claims", "published", *(["choices"] if self.config["choices"] else []), "report")
         yield from ((rule, {}) for rule in ends)
 
     def told(self, rule: str) -> Callable[[Wildcards], str]:

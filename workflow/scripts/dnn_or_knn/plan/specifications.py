@@ -120,7 +120,14 @@ class Jobs:
                 yield from (("probe", of_run | {"probe": probe, "shard": shard.name}) for probe in self.probes)
             yield "measures", of_run
         yield from (("figure", {"figure": str(number)}) for number in range(1, 8))
-        ends = ("collect", "training_curves", "claims", "published", *(["choices"] if self.config["choices"] else []), "report")
+        ends = (
+            "collect",
+            "training_curves",
+            "claims",
+            "published",
+            *(["choices"] if self.config["choices"] else []),
+            "report",
+        )
         yield from ((rule, {}) for rule in ends)
 
     def told(self, rule: str) -> Callable[[Wildcards], str]:

@@ -607,7 +607,9 @@ def _line_search(
     """
     inside = slice(0, problem.classes)
     moved = problem.points.times(direction)
-    moved -= moved.gather(1, problem.labels[:, None])  # the same for all classes: it changes no probability, but is rounded
+    moved -= moved.gather(
+        1, problem.labels[:, None]
+    )  # the same for all classes: it changes no probability, but is rounded
     weighted = state.softmax * moved
     shift = weighted.sum(0) - state.softmax.T @ weighted.sum(1)
     tilt = torch.zeros_like(state.intercepts)

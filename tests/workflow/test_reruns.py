@@ -130,6 +130,15 @@ MATRIX: dict[str, tuple[Change, Callable[[Jobs], Jobs]]] = {
     # Nothing that determines a result.
     "nothing": (lambda project: nullcontext(), lambda jobs: set()),
     "a comment in the training": (append(f"{LIBRARY}/training/run.py", "\n# A remark.\n"), lambda jobs: set()),
+    "how jobs run: files": (append(f"{LIBRARY}/runtime/files.py", "\nX = 1\n"), lambda jobs: set()),
+    "how jobs run: a sentence": (
+        edit(f"{LIBRARY}/runtime/command_line.py", "run again to resume", "run once more to resume"),
+        lambda jobs: set(),
+    ),
+    "how jobs run: the digest of code": (
+        append(f"{LIBRARY}/runtime/code_digest.py", "\nX = 1\n"),
+        lambda jobs: set(),
+    ),
     "a docstring of a probe": (edit(f"{LIBRARY}/probes/knn.py", r'\A"""', '"""Indeed: '), lambda jobs: set()),
     "formatting": (append("workflow/scripts/train.py", "\n\n\n"), lambda jobs: set()),
     "the registry": (append(f"{LIBRARY}/plan/registry.py", '\nDATASETS["svhn"] = {}\n'), lambda jobs: set()),
@@ -239,6 +248,10 @@ MATRIX: dict[str, tuple[Change, Callable[[Jobs], Jobs]]] = {
     "one figure's code": (
         append(f"{LIBRARY}/figures/figure5.py", "\nX = 1\n"),
         lambda jobs: {("figure", "5"), ("report",)},
+    ),
+    "the arithmetic of jobs": (
+        append(f"{LIBRARY}/numerics.py", "\nX = 1\n"),
+        lambda jobs: after(jobs, "train") | CURVES,
     ),
     "the measures' code": (
         append(f"{LIBRARY}/measures/formulas.py", "\nX = 1\n"),

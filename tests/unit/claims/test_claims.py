@@ -320,8 +320,10 @@ def test_terminal_table_and_page_say_that_the_scale_is_the_reason(tmp_path):
     text = verdicts.markdown(judged)
     assert "| **too small (one run)** | " in text and "| too small | too few layers" in text
     files.write_json(tmp_path / "claims/claims.json", {"claims": judged})
-    script = ROOT / "workflow/scripts/verdicts.py"
-    shown = subprocess.run([sys.executable, script, tmp_path], capture_output=True, text=True, check=True).stdout
+    script = ROOT / "workflow/scripts/results.py"
+    shown = subprocess.run(
+        [sys.executable, script, "verdicts", tmp_path], capture_output=True, text=True, check=True
+    ).stdout
     assert "4  too small      Memorization in the last layers  (one run)" in shown and "too few layers: half" in shown
     (row,) = [row for row in page.verdicts(judged)["rows"] if row[0].startswith("4. ")]
     assert (

@@ -36,7 +36,7 @@ WORKFLOW = SCRIPTS.parent
 EXPERIMENT = "DNN_OR_KNN_EXPERIMENT"
 #: What the head started with, in the experiment's folder.
 FROZEN = ".frozen.json"
-#: Where why.py wants to read which results are stale.
+#: Where `results.py why` wants to read which results are stale.
 WHY = "DNN_OR_KNN_WHY"
 #: Looked for once a run of Snakemake.
 found_stale = functools.cache(stale)
@@ -106,7 +106,7 @@ def forcing(jobs: Jobs, workflow: Any) -> Callable[[object], list[str]]:
         if found:
             print(
                 f"{len(found)} results in {jobs.results} were made with other values, code or inputs than they would be now "
-                f"(workflow/scripts/why.py says which); "
+                f"(workflow/scripts/results.py why says which); "
                 + ("they are stale" if heeded else "they stay as they are, since --rerun-triggers has no params"),
                 file=sys.stderr,
             )

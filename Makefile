@@ -5,7 +5,7 @@
 PYTHON ?= python3
 BIN := .venv/bin
 SETUP := .venv/.installed
-SNAKEMAKE := $(BIN)/snakemake
+SNAKEMAKE := $(BIN)/snakemake --cores all --keep-going
 CONFIGS := $(wildcard config/*.yaml)
 SOURCES := workflow/scripts tests benchmarks
 SMK := Snakefile workflow/rules/*.smk
@@ -65,5 +65,6 @@ test-all: test
 bench: $(SETUP)
 	for bench in benchmarks/bench_*.py; do $(BIN)/python $$bench || exit 1; done
 
+# Snakemake's records stay: other results than the demo's may lie here.
 clean:
-	rm -rf .venv .snakemake results/demo
+	rm -rf .venv .snakemake/log results/demo

@@ -1,5 +1,6 @@
 # DNN or k-NN: does a deep network memorize, generalize, or both?
 # data sets -> training -> features -> probes -> measures -> figures -> claims; one file per stage in workflow/rules.
+import os
 import sys
 
 from snakemake.exceptions import WorkflowError
@@ -7,20 +8,32 @@ from snakemake.utils import min_version
 
 min_version("9.19")
 
+# Paths are taken from this file's folder, wherever Snakemake runs and whichever workflow uses this one as a module.
+HOME = workflow.current_basedir.get_path_or_uri(secret_free=True)
+if not os.path.isdir(HOME):
+    raise WorkflowError(
+        f"{HOME} is no folder: clone the repository and give its Snakefile's path"
+    )
+
 # Configuration: config.yaml is the paper; overlays in config/ change values.
 
 
-configfile: "config.yaml"
+configfile: f"{HOME}/config.yaml"
 
 
-sys.path.insert(0, f"{workflow.basedir}/workflow/scripts")
+sys.path.insert(0, f"{HOME}/workflow/scripts")
 
-from dnn_or_knn import head
-from dnn_or_knn.errors import UserError
+from dnn_or_knn.plan import startup
+from dnn_or_knn.runtime.errors import UserError
 
 try:
-    jobs = head.start(
-        config, workflow.config_settings.config, remote=not workflow.is_main_process
+    jobs = startup.start(
+        config,
+        # A module that is given a configuration has that one alone.
+        [] if workflow.modifier.skip_configfile else workflow.configfiles,
+        {} if workflow.modifier.skip_configfile else workflow.config_settings.config,
+        # A module's configuration is not frozen: Snakemake leaves its `onstart` out.
+        remote=not workflow.is_main_process and workflow.modifier.is_main_snakefile(),
     )
 except UserError as error:
     raise WorkflowError(str(error))
@@ -29,17 +42,29 @@ RESULTS = jobs.results
 RUN = f"{RESULTS}/{{dataset}}/{{architecture}}/{{labels}}/seed{{seed}}"
 
 # How jobs run. It reaches them as resources, since a changed parameter would make them stale.
+SCRIPTS = startup.scripts()
 DEVICE = jobs.config["device"]
-GPUS = head.gpus_per_job(DEVICE)
-if workflow.local_exec and head.local_gpus() and "gpu" not in workflow.global_resources:
+# Which executor it is, Snakemake knows only after this file is read; of a dry run's, `--jobs` alone tells.
+GPU = startup.gpu(
+    DEVICE,
+    lambda: (
+        workflow.resource_settings.nodes is None
+        if workflow.dryrun
+        else workflow.local_exec and not workflow.remote_exec
+    ),
+)
+if (
+    workflow.resource_settings.nodes is None
+    and startup.local_gpus()
+    and "gpu" not in workflow.global_resources
+):
     # One more than there are: it starts, loads its libraries, and waits for the first GPU that another gives back.
-    workflow.register_resource("gpu", head.local_gpus() + 1)
+    workflow.register_resource("gpu", startup.local_gpus() + 1)
 ROOT = jobs.config["data"]["root"]
 DOWNLOAD = "download" if jobs.config["data"]["download"] else "no-download"
 SAVE_EVERY = str(jobs.config["jobs"]["save_every"])
-BATCH = jobs.config["jobs"]["evaluation_batch"]
 FIGURE_NAMES = [*expand("figure{number}", number=range(1, 8)), "training"]
-OVERLAYS = head.overlays(workflow.configfiles)
+OVERLAYS = startup.overlays(workflow.configfiles)
 READERS = " ".join(
     jobs.probes if jobs.config["keep"]["features"] == "until-probed" else []
 )
@@ -66,7 +91,7 @@ include: "workflow/rules/claims.smk"
 
 onstart:
     try:
-        head.freeze(jobs.experiment)
+        startup.freeze(jobs, workflow.dag.needrun_jobs())
     except UserError as error:
         raise WorkflowError(str(error))
 

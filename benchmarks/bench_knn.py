@@ -30,8 +30,8 @@ import numpy as np
 import torch
 
 sys.path.insert(0, str(Path(__file__).resolve().parent.parent / "workflow" / "scripts"))
-from dnn_or_knn import neighbours
-from dnn_or_knn.reduction import fold
+from dnn_or_knn.probes.preprocessing import fold
+from dnn_or_knn.probes.solvers import neighbours
 from sklearn.neighbors import NearestNeighbors
 
 K, CLASSES = 30, 10

@@ -44,18 +44,18 @@ finally:
 """
 #: What the stages that a demo has many of import before they compute.
 IMPORTS = {
-    "prepare": "from dnn_or_knn import loaders, provenance",
-    "labels": "from dnn_or_knn import datasets, labelsets, provenance",
-    "train": "import torch; from dnn_or_knn import datasets, devices, networks, trainer, training",
-    "features": "import numpy; from dnn_or_knn import devices, extraction, networks, provenance",
-    "probe": "from dnn_or_knn import datasets, devices, probes, provenance; probes.load('svm')",
-    "measures": "import numpy; from dnn_or_knn import bootstrap, datasets, measures, provenance, tables",
-    "collect": "import numpy, pandas; from dnn_or_knn import provenance, tables",
-    "figure": "from dnn_or_knn import plotting, provenance, tables",
-    "curves": "from dnn_or_knn import plotting, provenance",
-    "claims": "from dnn_or_knn import claims, plotting, provenance, tables",
-    "beside": "import pandas; from dnn_or_knn import provenance, tables",
-    "report": "from dnn_or_knn import page, tables",
+    "prepare": "from dnn_or_knn.data.loaders import common; from dnn_or_knn.runtime import provenance",
+    "labels": "from dnn_or_knn.data import label_sets; from dnn_or_knn.runtime import provenance",
+    "train": "import torch; from dnn_or_knn.networks import build; from dnn_or_knn.training import run",
+    "features": "import numpy; from dnn_or_knn.features import extraction; from dnn_or_knn.networks import build",
+    "probe": "from dnn_or_knn.data import store; from dnn_or_knn.probes import common; common.load('svm')",
+    "measures": "import numpy; from dnn_or_knn.measures import bootstrap, formulas, tables",
+    "collect": "import numpy, pandas; from dnn_or_knn.measures import tables",
+    "figure": "from dnn_or_knn.figures import style; from dnn_or_knn.measures import tables",
+    "training_curves": "from dnn_or_knn.figures import style",
+    "claims": "from dnn_or_knn.claims import paper_claims; from dnn_or_knn.figures import style",
+    "published": "import pandas; from dnn_or_knn.measures import tables",
+    "report": "from dnn_or_knn.report import page",
 }
 #: Takes the place of a stage program.
 STAND_IN = """
@@ -63,7 +63,7 @@ import json, sys, time
 from pathlib import Path
 from typing import Any
 {imports}
-from dnn_or_knn import devices
+from dnn_or_knn.runtime import devices
 words = {{option: value for option, value in zip(sys.argv, sys.argv[1:]) if option.startswith("--")}}
 if {gpu}:
     devices.lease(["stand-in"], Path("leases"))

@@ -29,9 +29,9 @@ import numpy as np
 import torch
 
 sys.path.insert(0, str(Path(__file__).resolve().parent.parent / "workflow" / "scripts"))
-from dnn_or_knn import hinge
-from dnn_or_knn.linear import gram
 from dnn_or_knn.probes import svm
+from dnn_or_knn.probes.solvers import svm as hinge
+from dnn_or_knn.probes.solvers.gram import gram
 from sklearn.calibration import CalibratedClassifierCV
 from sklearn.exceptions import ConvergenceWarning
 from sklearn.svm import SVC, LinearSVC

@@ -27,8 +27,11 @@ from PIL import Image
 from torch import nn
 
 sys.path.insert(0, str(Path(__file__).resolve().parent.parent / "workflow" / "scripts"))
-from dnn_or_knn import devices, extraction, files, networks, state
-from dnn_or_knn.trainer import Images, Trainer
+from dnn_or_knn.features import extraction
+from dnn_or_knn.networks.build import create
+from dnn_or_knn.runtime import devices, files, resume
+from dnn_or_knn.training.batches import Images
+from dnn_or_knn.training.step import Trainer
 
 CLASSES, SIZE, COUNT = 10, 32, 10_000
 NETWORKS: dict[str, dict[str, Any]] = {
@@ -104,7 +107,7 @@ def plain(
     """Return a function that makes steps of the plain loop and returns their images per second."""
     from torch.utils.data import DataLoader
 
-    net = networks.create(NETWORKS[name], channels=3, size=SIZE, classes=CLASSES).to(device).train()
+    net = create(NETWORKS[name], channels=3, size=SIZE, classes=CLASSES).to(device).train()
     wanted = settings(batch)
     optimizer = torch.optim.SGD(
         net.parameters(),
@@ -156,7 +159,7 @@ def ours(
 ) -> tuple[Callable[[int], float], str]:
     """Return a function that makes steps of our loop and returns their images per second, and the precision."""
     precision = devices.set_precision(wanted_precision, device)
-    net = networks.create(NETWORKS[name], channels=3, size=SIZE, classes=CLASSES)
+    net = create(NETWORKS[name], channels=3, size=SIZE, classes=CLASSES)
     data = Images(torch.from_numpy(images).to(device), torch.from_numpy(labels).to(device))
     trainer = Trainer(net, settings(batch), data, seed=0, device=device, precision=precision)
     trainer.prepare(50_000)
@@ -179,7 +182,7 @@ def flop(name: str) -> tuple[float, float]:
     """Return the floating-point operations of one image's forward pass, and of forward and backward pass together."""
     from torch.utils.flop_counter import FlopCounterMode
 
-    net = networks.create(NETWORKS[name], channels=3, size=SIZE, classes=CLASSES)
+    net = create(NETWORKS[name], channels=3, size=SIZE, classes=CLASSES)
     with FlopCounterMode(display=False) as counter:
         logits = net(torch.zeros((2, 3, SIZE, SIZE)))
         forward = counter.get_total_flops()
@@ -189,12 +192,14 @@ def flop(name: str) -> tuple[float, float]:
 
 def features(name: str, count: int, device: torch.device, precision: str, folder: Path) -> float:
     """Return the images per second of an extraction job, from its first finished evaluation to its last."""
-    net = networks.create(NETWORKS[name], channels=3, size=SIZE, classes=CLASSES)
+    net = create(NETWORKS[name], channels=3, size=SIZE, classes=CLASSES)
     (folder / "checkpoints").mkdir()
     steps = list(range(EVALUATIONS))
     for step in steps:
         torch.save({"model": net.state_dict(), "step": step}, folder / "checkpoints" / f"step{step:06d}.pt")
     pixels = np.random.default_rng(0).integers(256, size=(count, 3, SIZE, SIZE), dtype=np.uint8)
+    splits = {"train": pixels[count // 6 :], "test": pixels[: count // 6]}
+    spec = {"batch_size": 1000, "compile": True}
     job = extraction.Job(
         run=name,
         network=net,
@@ -202,19 +207,20 @@ def features(name: str, count: int, device: torch.device, precision: str, folder
         logits=True,
         input_layer="pixels",
         steps=steps,
-        splits={"train": pixels[count // 6 :], "test": pixels[: count // 6]},
+        splits=splits,
+        how=extraction.arithmetic(net, splits, spec, kept=EVALUATIONS, device=device, precision=precision),
         checkpoints=folder / "checkpoints",
         listing=files.listing(folder / "checkpoints"),
         state=extraction.open_state(folder / "state", "bench"),
     )
-    extraction.extract(job, device=device, precision=precision, batch_size=1000)
+    extraction.extract(job, device=device)
     finished = sorted(path.stat().st_mtime for path in job.state.glob("step*.json"))
     return (EVALUATIONS - 1) * count / (finished[-1] - finished[0])
 
 
 def forward_alone(name: str, count: int, device: torch.device, precision: str) -> float:
     """Return the images per second of extraction's forward pass, on one batch again and again."""
-    net = networks.create(NETWORKS[name], channels=3, size=SIZE, classes=CLASSES)
+    net = create(NETWORKS[name], channels=3, size=SIZE, classes=CLASSES)
     net = net.to(device=device, memory_format=torch.channels_last).eval()
     run = extraction.forward_function(net, ["embedding"], True, device=device, precision=precision)
     if device.type == "cuda":
@@ -238,13 +244,13 @@ def forward_alone(name: str, count: int, device: torch.device, precision: str) -
 
 def state_cost(folder: Path) -> tuple[int, float, float]:
     """Return the size in bytes of a state of WRN-28-10, and the seconds to take it and to write it to disk."""
-    net = networks.create(NETWORKS["wrn-28-10"], channels=3, size=SIZE, classes=CLASSES)
+    net = create(NETWORKS["wrn-28-10"], channels=3, size=SIZE, classes=CLASSES)
     data = Images(torch.zeros((200, 3, SIZE, SIZE), dtype=torch.uint8), torch.zeros(200, dtype=torch.int64))
     trainer = Trainer(net, settings(200), data, seed=0, device=torch.device("cpu"))
     started = time.perf_counter()
     snapshot = trainer.snapshot()
     taken = time.perf_counter()
-    with state.opened(folder, "bench") as saved:
+    with resume.opened(folder, "bench") as saved:
         saved.save(lambda file: torch.save(snapshot, file))
         written = time.perf_counter()
         size = next(folder.glob("state-*")).stat().st_size

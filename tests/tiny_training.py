@@ -13,8 +13,8 @@ from typing import Any
 import numpy as np
 import torch
 from conftest import SCRIPTS
-from dnn_or_knn import files
-from dnn_or_knn.trainer import Images
+from dnn_or_knn.runtime import files
+from dnn_or_knn.training.batches import Images
 
 WRN = {"module": "wrn", "depth": 10, "width": 1}
 MLP = {"module": "mlp", "width": 32}

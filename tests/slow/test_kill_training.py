@@ -8,7 +8,7 @@ import time
 from pathlib import Path
 
 import pytest
-from dnn_or_knn import files
+from dnn_or_knn.runtime import files
 from tiny_training import results, specification, stage, started
 
 KILLS = 12

@@ -10,6 +10,7 @@ from pathlib import Path
 import pandas as pd
 import pytest
 from conftest import ROOT
+from dnn_or_knn.claims.words import VERDICTS
 from project import Project
 
 pytestmark = [pytest.mark.slow, pytest.mark.xdist_group("docs")]
@@ -75,14 +76,14 @@ def test_a_page_followed_literally_works(project: Project, page: str, made: str)
 def test_a_claim_added_literally_is_judged(finished: Project) -> None:
     before = {job[0] for job in finished.planned()}
     assert before == set()
-    path = finished.folder / "workflow/scripts/dnn_or_knn/claims.py"
+    path = finished.folder / "workflow/scripts/dnn_or_knn/claims/paper_claims.py"
     text = path.read_text()
     try:
         follow(finished, "add-a-claim.md")
         assert {job[0] for job in finished.planned()} == {"claims", "report"}
         finished.snakemake("--cores", "2", "results/tiny/claims/claims.json")
         claims = json.loads((finished.folder / "results/tiny/claims/claims.json").read_text())["claims"]
-        assert claims[0]["claim"] == 10 and claims[0]["verdict"] in ("supported", "not supported", "inconclusive")
+        assert claims[0]["claim"] == 10 and claims[0]["verdict"] in VERDICTS
     finally:
         path.write_text(text)
         finished.snakemake("--cores", "2")

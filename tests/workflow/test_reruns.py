@@ -20,7 +20,7 @@ pytestmark = pytest.mark.xdist_group("finished")
 LIBRARY = "workflow/scripts/dnn_or_knn"
 FIGURES = {("figure", str(number)) for number in range(1, 8)}
 #: What is drawn from the experiment's table, whatever changes in it.
-ENDS = FIGURES | {("collect",), ("claims",), ("beside",), ("report",)}
+ENDS = FIGURES | {("collect",), ("claims",), ("published",), ("report",)}
 STAGES = ("prepare", "labels", "train", "features", "probe", "measures")
 Jobs = set[Job]
 Change = Callable[[Project], AbstractContextManager[object]]
@@ -123,16 +123,16 @@ def after(jobs: Jobs, stage: str, *having: str) -> Jobs:
     return {job for job in jobs if job[0] in stages and set(having) <= set(job)} | ENDS
 
 
-CURVES = {("curves",)}
+CURVES = {("training_curves",)}
 MLP, WRN = "mlp8", "wrn-10-1"
 #: name → (the change, the stale jobs out of all jobs of the changed workflow).
 MATRIX: dict[str, tuple[Change, Callable[[Jobs], Jobs]]] = {
     # Nothing that determines a result.
     "nothing": (lambda project: nullcontext(), lambda jobs: set()),
-    "a comment in the training": (append(f"{LIBRARY}/training.py", "\n# A remark.\n"), lambda jobs: set()),
+    "a comment in the training": (append(f"{LIBRARY}/training/run.py", "\n# A remark.\n"), lambda jobs: set()),
     "a docstring of a probe": (edit(f"{LIBRARY}/probes/knn.py", r'\A"""', '"""Indeed: '), lambda jobs: set()),
     "formatting": (append("workflow/scripts/train.py", "\n\n\n"), lambda jobs: set()),
-    "the registry": (append(f"{LIBRARY}/registry.py", '\nDATASETS["svhn"] = {}\n'), lambda jobs: set()),
+    "the registry": (append(f"{LIBRARY}/plan/registry.py", '\nDATASETS["svhn"] = {}\n'), lambda jobs: set()),
     "threads": (key("jobs.train_threads", 2), lambda jobs: set()),
     "the interval of saves": (key("jobs.save_every", 77), lambda jobs: set()),
     "the data folder": (key("data.root", "elsewhere"), lambda jobs: set()),
@@ -166,6 +166,8 @@ MATRIX: dict[str, tuple[Change, Callable[[Jobs], Jobs]]] = {
         key("layer_input", "mean"),
         lambda jobs: after(jobs, "features"),
     ),
+    "the batch of the extraction": (key("jobs.evaluation_batch", 500), lambda jobs: after(jobs, "features")),
+    "an extraction that is not compiled": (key("jobs.evaluation_compile", False), lambda jobs: after(jobs, "features")),
     "the look of the figures": (key("figures.style", {"dpi": 100}), lambda jobs: FIGURES | CURVES | {("report",)}),
     "an option of the data set": (key("datasets.digits", {"split_seed": 1}), lambda jobs: jobs),
     "one run's seed": (of_block(2, seeds=[1]), lambda jobs: {j for j in jobs if "1" in j} | ENDS | CURVES),
@@ -179,16 +181,16 @@ MATRIX: dict[str, tuple[Change, Callable[[Jobs], Jobs]]] = {
         lambda jobs: after(jobs, "train") | CURVES,
     ),
     "a network's default": (
-        edit(f"{LIBRARY}/registry.py", r'(new batch in running statistics.",) 0.1', r"\1 0.2"),
+        edit(f"{LIBRARY}/plan/registry.py", r'(new batch in running statistics.",) 0.1', r"\1 0.2"),
         lambda jobs: after(jobs, "train", WRN) | CURVES,
     ),
     "a default that the configuration overrides": (
         edit("workflow/schemas/config.schema.yaml", r"(Bootstrap replicates .*\n +default:) 200", r"\1 100"),
         lambda jobs: set(),
     ),
-    "the order of the networks, which is that of the figures": (
+    "the order of the networks, since it is their depth that orders them": (
         configure(lambda c: c.update(architectures=dict(reversed(c["architectures"].items())))),
-        lambda jobs: FIGURES | {("claims",), ("report",)},
+        lambda jobs: set(),
     ),
     # Extending.
     "a new data set": (
@@ -222,7 +224,10 @@ MATRIX: dict[str, tuple[Change, Callable[[Jobs], Jobs]]] = {
         ),
     ),
     # Code.
-    "the training's code": (append(f"{LIBRARY}/training.py", "\nX = 1\n"), lambda jobs: after(jobs, "train") | CURVES),
+    "the training's code": (
+        append(f"{LIBRARY}/training/run.py", "\nX = 1\n"),
+        lambda jobs: after(jobs, "train") | CURVES,
+    ),
     "one network's code": (
         append(f"{LIBRARY}/networks/mlp.py", "\nX = 1\n"),
         lambda jobs: after(jobs, "train", MLP) | CURVES,
@@ -235,33 +240,47 @@ MATRIX: dict[str, tuple[Change, Callable[[Jobs], Jobs]]] = {
         append(f"{LIBRARY}/figures/figure5.py", "\nX = 1\n"),
         lambda jobs: {("figure", "5"), ("report",)},
     ),
-    "the measures' code": (append(f"{LIBRARY}/measures.py", "\nX = 1\n"), lambda jobs: of(jobs, "measures") | ENDS),
-    "the claims' code": (append(f"{LIBRARY}/claims.py", "\nX = 1\n"), lambda jobs: {("claims",), ("report",)}),
+    "the measures' code": (
+        append(f"{LIBRARY}/measures/formulas.py", "\nX = 1\n"),
+        lambda jobs: of(jobs, "measures") | ENDS,
+    ),
+    "the claims' code": (
+        append(f"{LIBRARY}/claims/paper_claims.py", "\nX = 1\n"),
+        lambda jobs: {("claims",), ("report",)},
+    ),
     "the report's code": (append("workflow/scripts/report.py", "\nX = 1\n"), lambda jobs: {("report",)}),
     "what all networks share": (
-        append(f"{LIBRARY}/networks/__init__.py", "\nX = 1\n"),
+        append(f"{LIBRARY}/networks/parts.py", "\nX = 1\n"),
         lambda jobs: after(jobs, "train") | CURVES,
     ),
     "the package around everything": (append(f"{LIBRARY}/__init__.py", "\nX = 1\n"), lambda jobs: jobs),
-    "the extraction's code": (append(f"{LIBRARY}/extraction.py", "\nX = 1\n"), lambda jobs: after(jobs, "features")),
+    "the extraction's code": (
+        append(f"{LIBRARY}/features/extraction.py", "\nX = 1\n"),
+        lambda jobs: after(jobs, "features"),
+    ),
     "the caption of one figure": (
         edit(f"{LIBRARY}/figures/figure5.py", "trained on true labels", "trained on its true labels"),
         lambda jobs: {("figure", "5"), ("report",)},
     ),
     "the caption of a figure in Snakemake's own report": (
-        append("workflow/captions/figure.rst", "More.\n"),
+        append("workflow/report/captions/figure.rst", "More.\n"),
         lambda jobs: set(),
     ),
     "a published number": (
-        edit("workflow/data/published.yaml", "code: 99.31", "code: 99.32"),
-        lambda jobs: {("beside",), ("report",)},
+        edit("workflow/resources/published.yaml", "code: 99.31", "code: 99.32"),
+        lambda jobs: {("published",), ("report",)},
     ),
-    "a remark among the published numbers": (append("workflow/data/published.yaml", "# More.\n"), lambda jobs: set()),
+    "a remark among the published numbers": (
+        append("workflow/resources/published.yaml", "# More.\n"),
+        lambda jobs: set(),
+    ),
     # Results that go missing or change.
     "the data store's content": (
         append("results/tiny/digits/store/store.json", " "),
         lambda jobs: (
-            jobs - of(jobs, "prepare", "collect", "curves", "figure", "claims", "beside", "report") | ENDS | CURVES
+            jobs - of(jobs, "prepare", "collect", "training_curves", "figure", "claims", "published", "report")
+            | ENDS
+            | CURVES
         ),
     ),
     "a deleted probe": (
@@ -392,7 +411,7 @@ def why(project: Project, *arguments: str) -> dict[Job, str]:
             job = (rule, *(part.split("=", 1)[1] for part in wildcards))
             found[job] = ""
     count = f"{len(found)} jobs to run" if found else "Nothing to be done: every result is up to date."
-    assert said.stdout.splitlines()[-1] == count
+    assert said.stdout.splitlines()[-1].split(";")[0] == count
     return found
 
 
@@ -407,7 +426,7 @@ RANDOM = ("digits", MLP, "random-labels", "0")
             {("train", "digits", WRN, "true-labels", "0"): "value training.learning_rate: 0.1 -> 0.05"},
         ),
         ("one probe's code", {("probe", *RANDOM, "svm", "steps000000-000010"): "code dnn_or_knn/probes/svm.py"}),
-        ("what all networks share", {("train", *RANDOM): "code dnn_or_knn/networks/__init__.py"}),
+        ("what all networks share", {("train", *RANDOM): "code dnn_or_knn/networks/parts.py"}),
         ("k", {("measures", *RANDOM): "value probes.knn.k: 30 -> 20"}),
         (
             "a new probe",
@@ -420,7 +439,7 @@ RANDOM = ("digits", MLP, "random-labels", "0")
         (
             "the data store's content",
             {
-                ("labels", "digits", "true-labels", "0"): "Updated input files: ",
+                ("labels", "digits", "true-labels", "0"): "input ../../../store/store.json: another content",
                 ("collect",): "Input files updated by another job: ",
             },
         ),
@@ -442,3 +461,169 @@ def test_why_takes_what_snakemake_takes(finished: Project) -> None:
     assert {job[0] for job in why(finished, *given, target)} == {"labels", "train"}
     done = finished.python("workflow/scripts/why.py", "--configfile", "tiny.yaml", "--config", "sedes=[1]")
     assert done.returncode == 1 and "did you mean 'seeds'" in done.stderr and "Traceback" not in done.stderr
+
+
+REPORT = ("report",)
+
+
+def of_one_date(project: Project) -> Project:
+    """Date all results alike: other tests touch those of `finished`, and without records dates count."""
+    for path in (project.folder / "results").rglob("*"):
+        os.utime(path, (1.7e9, 1.7e9))
+    return project
+
+
+def forgotten(finished: Project, folder: Path) -> Project:
+    copy = of_one_date(copied(finished, folder))
+    shutil.rmtree(copy.folder / ".snakemake")
+    return copy
+
+
+def cleaned(finished: Project, folder: Path) -> Project:
+    copy = of_one_date(copied(finished, folder))
+    files = [
+        str(path.relative_to(folder)) for path in (folder / "results/tiny").rglob("*") if "features" not in path.parts
+    ]
+    known = [name for name in files if "logs" not in name and not re.search(r"/(logits|probes/\w+)/\w+-?\w+/", name)]
+    copy.snakemake("--cleanup-metadata", *known, check=False)
+    return copy
+
+
+def sent(finished: Project, folder: Path) -> Project:
+    project = Project(folder)
+    shutil.copytree(finished.folder / "results", folder / "results", symlinks=True)
+    return of_one_date(project)
+
+
+def renamed(finished: Project, folder: Path) -> Project:
+    copy = copied(finished, folder)
+    shutil.copytree(copy.folder / "results/tiny", copy.folder / "results/again", symlinks=True)
+    path = copy.folder / "tiny.yaml"
+    path.write_text(path.read_text().replace("experiment: tiny", "experiment: again"))
+    return of_one_date(copy)
+
+
+#: How results come to lie there without Snakemake's records of them → what is stale then.
+WITHOUT_RECORDS: dict[str, tuple[Callable[[Project, Path], Project], Jobs]] = {
+    "rm -rf .snakemake": (forgotten, set()),
+    "rsync -a to another checkout": (sent, set()),
+    "cp -a results/tiny results/again": (renamed, {REPORT}),
+    "--cleanup-metadata": (cleaned, set()),
+}
+
+
+@pytest.mark.parametrize("how", WITHOUT_RECORDS)
+def test_results_without_records_are_held_against_the_configuration(
+    finished: Project, tmp_path: Path, how: str
+) -> None:
+    make, anyway = WITHOUT_RECORDS[how]
+    copy = make(finished, tmp_path / "copy")
+    before = {path: path.stat().st_mtime_ns for path in (copy.folder / "results").rglob("*")}
+    assert copy.planned() == anyway
+    for name in ("one learning rate", "one probe's code"):
+        change, expected = MATRIX[name]
+        with change(copy):
+            assert copy.planned() == expected(all_jobs(copy)), name
+    change, expected = MATRIX["one learning rate"]
+    with change(copy), key("seeds", [0, 1])(copy):
+        stale = copy.planned()
+        assert {("train", "digits", WRN, "true-labels", seed) for seed in "01"} <= stale
+        assert not [job for job in stale if job[0] == "train" and job[2] == MLP and job[4] == "0"]
+        reason = why(copy)["train", "digits", WRN, "true-labels", "0"]
+        assert reason == "    value training.learning_rate: 0.1 -> 0.05\n"
+        results = next(path for path in (copy.folder / "results").iterdir() if path.name != "tiny" or not anyway)
+        said = copy.python(
+            "workflow/scripts/verify.py", str(results.relative_to(copy.folder)), "--configfile", "tiny.yaml"
+        )
+        assert said.returncode == 1
+        assert f"{WRN}/true-labels/seed0/training.json was made with another configuration" in said.stdout
+        assert "training.learning_rate: 0.1 -> 0.05" in said.stdout and "are not made yet" in said.stdout
+    assert {path: path.stat().st_mtime_ns for path in (copy.folder / "results").rglob("*")} == before
+
+
+def test_stale_results_without_records_are_made_anew_once_and_only_what_is_asked_for(
+    finished: Project, tmp_path: Path
+) -> None:
+    copy = forgotten(finished, tmp_path / "copy")
+    target = f"results/tiny/digits/{MLP}/random-labels/seed0/training.json"
+    job = ("train", "digits", MLP, "random-labels", "0")
+    with key("training.batch_size", 40)(copy):
+        assert copy.planned(target) == {job}
+        assert "stay as they are" in copy.snakemake(
+            "--dry-run", target, "--rerun-triggers", "mtime", "--quiet", "rules"
+        )
+        copy.snakemake("--cores", "1", target)
+        assert copy.planned(target) == set()
+        said = copy.python("workflow/scripts/verify.py", "results/tiny")
+        assert said.returncode == 1 and "training.batch_size: 50 -> 40" in said.stdout, "two learned otherwise than one"
+    # What was made anew is stale in the former configuration, whatever Snakemake recorded.
+    shutil.rmtree(copy.folder / ".snakemake")
+    assert job in copy.planned(target)
+
+
+def test_inputs_of_another_content_count_without_records(finished: Project, tmp_path: Path) -> None:
+    copy = forgotten(finished, tmp_path / "copy")
+    path = copy.folder / f"results/tiny/digits/{MLP}/random-labels/seed0/measures/measures.json"
+    date = path.stat().st_mtime_ns
+    path.write_text(path.read_text() + " ")
+    os.utime(path, ns=(date, date))
+    assert copy.planned() == ENDS
+    path.with_name("measures.provenance.json").unlink()
+    assert ("measures", "digits", MLP, "random-labels", "0") in copy.planned()
+
+
+def test_every_job_is_spelled_out_where_its_rule_makes_it(finished: Project) -> None:
+    from dnn_or_knn.plan import runs
+    from dnn_or_knn.plan.configuration import load_overlays
+    from dnn_or_knn.plan.specifications import Jobs as AllJobs
+
+    with MATRIX["a new seed"][0](finished), key("choices", {"c": {"probes": {"lr": {"C": 0.5}}}})(finished):
+        config = load_overlays(*(finished.folder / name for name in ("tiny.yaml",)))
+        tasks = AllJobs(runs.create(config)).tasks
+        assert {(task.rule, *task.wildcards.values()) for task in tasks} == finished.planned("--forceall")
+        output = finished.snakemake("--dry-run", "--forceall")
+    made = set(
+        re.findall(r"results/tiny/([^, \n]+)\.provenance\.json", "".join(re.findall("^    output: .*\n", output, re.M)))
+    )
+    assert made == {task.manifest for task in tasks} and len(made) == len(tasks)
+
+
+def test_features_that_nobody_will_read_go_at_the_start(finished: Project, tmp_path: Path) -> None:
+    """A probe was dropped, or its job was killed after its last word: its mark would hold the features for ever."""
+    copy = copied(finished, tmp_path / "copy")
+    (copy.folder / "let-go.yaml").write_text("keep: {features: until-probed}\n")
+    run = copy.folder / "results/tiny/digits" / MLP / "random-labels/seed0"
+    nobody, somebody = "steps000000-000010", "steps000020-000020"
+    for shard, probe in ((nobody, "dropped"), (nobody, "knn"), (somebody, "dropped"), (somebody, "svm")):
+        (run / ".state" / f"unprobed-{shard}").mkdir(parents=True, exist_ok=True)
+        (run / ".state" / f"unprobed-{shard}" / probe).touch()
+    (run / "probes/svm" / f"{somebody}.json").unlink()
+    (copy.folder / "results/tiny/figures/figure5.json").unlink()
+    figure, overlays = "results/tiny/figures/figure5.json", ("tiny.yaml", "let-go.yaml")
+    copy.snakemake("--dry-run", figure, overlays=overlays)
+    assert (run / "features" / nobody).is_dir()
+    output = copy.snakemake("--cores", "1", figure, overlays=overlays)
+    assert f"features/{nobody} is let go: no probe" in output
+    assert not (run / "features" / nobody).exists() and (run / "features" / somebody).is_dir()
+    assert [path.name for path in (run / ".state").rglob("unprobed-*/*")] == ["svm"]
+    # Features that were asked for alone wait for their probes; a person may let them go.
+    words = ("workflow/scripts/disk.py", "--configfile", *overlays)
+    said = copy.python(*words).stdout
+    assert "Features of 6 shards lie on disk now" in said and f"{' '.join(words)} --let-go" in said
+    assert "Features of 0 shards lie on disk now" in copy.python(*words, "--let-go").stdout
+    assert not (run / "features" / somebody).exists() and not list((run / ".state").glob("unprobed-*"))
+    assert (
+        "keep.features: all" in copy.python("workflow/scripts/disk.py", "--configfile", "tiny.yaml", "--let-go").stderr
+    )
+
+
+@pytest.mark.slow
+def test_a_specification_longer_than_a_command_may_be(project: Project) -> None:
+    block = "{architectures: [mlp8], datasets: [digits], labels: true-labels, steps: 24000, evaluate_every: 1}"
+    (project.folder / "long.yaml").write_text(f"runs: [{block}]\nkeep: {{weights_every: 24000}}\n")
+    target = f"results/tiny/digits/{MLP}/true-labels/seed0/training.json"
+    project.snakemake("--cores", "1", target, overlays=("tiny.yaml", "long.yaml"))
+    record = json.loads((project.folder / target).with_suffix(".provenance.json").read_text())
+    assert len(record["spec"]["accuracy_at"]) == 23_999
+    assert project.planned(target, overlays=("tiny.yaml", "long.yaml")) == set()
+    assert len(list((project.folder / "results/tiny/.specs").iterdir())) == 1

@@ -19,27 +19,26 @@ rule features:
         provenance=f"{RUN}/features/{{shard}}.provenance.json",
     log:
         f"{RESULTS}/logs/features/{{dataset}}-{{architecture}}-{{labels}}-seed{{seed}}-{{shard}}.log",
-    retries: 2
     conda:
         "../../envs/pipeline.yaml"
     threads: jobs.config["jobs"]["train_threads"]
     resources:
-        gpu=GPUS,
+        **GPU,
+        scripts=SCRIPTS,
         device=DEVICE,
-        batch=BATCH,
         readers=READERS,
         mem_mb=lambda wildcards, attempt: 8000 * attempt,
         runtime=lambda wildcards, attempt: f"{2 * attempt}h",
     params:
-        spec=jobs.features,
+        spec=jobs.told("features"),
         store=subpath(input.store, parent=True),
         labels=subpath(input.labels, parent=True),
         features=subpath(output.manifest, strip_suffix=".json"),
         state=subpath(input.training, parent=True),
     shell:
-        "DNN_OR_KNN_GPUS={resources.gpu} python workflow/scripts/features.py --spec {params.spec:q} --store {params.store:q}"
+        "DNN_OR_KNN_GPUS={resources.gpu} python {resources.scripts:q}/features.py --spec {params.spec:q} --store {params.store:q}"
         " --labels {params.labels:q} --training {input.training:q} --checkpoints {input.checkpoints:q}"
         " --features {params.features:q} --logits {output.logits:q} --manifest {output.manifest:q}"
-        " --state {params.state:q}/.state/features-{wildcards.shard} --batch-size {resources.batch}"
+        " --state {params.state:q}/.state/features-{wildcards.shard}"
         " --unprobed {params.state:q}/.state/unprobed-{wildcards.shard} --probes {resources.readers}"
         " --device {resources.device} --threads {threads} --log {log:q}"

@@ -8,19 +8,20 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from dnn_or_knn import cli, files
+from dnn_or_knn.claims.words import wanted
+from dnn_or_knn.runtime import command_line, files
 
 if TYPE_CHECKING:
     import pandas as pd
-    from dnn_or_knn.effects import Data
-    from dnn_or_knn.sensitivity import Claim, Panel
+    from dnn_or_knn.claims.choices import Claim, Panel
+    from dnn_or_knn.claims.effects import Data
 
 EPILOG = """
 Specification:
   choices        {name: {"roles": {"knn": model, "svm": model, "lr": model}, "divergence": "d_kl" or "d_kl_column"}};
                  one is called "as configured", and the others are compared with it
   order          names of the choices in the order of the rows (optional)
-  claims         {threshold: value}: what differs from the defaults (docs/claims.md)
+  claims         {threshold: value}: the configuration's block, complete (docs/claims.md)
   style          of the figure (optional)
   architectures  from shallow to deep
   datasets       in the order of the figures
@@ -36,19 +37,21 @@ COLUMNS = [
 
 def main(args: argparse.Namespace) -> None:
     """Write choices.pdf, .png, .csv and .md, and last choices.json with every verdict."""
-    from dnn_or_knn import effects, plotting, provenance, sensitivity, tables
-    from dnn_or_knn.study import check_thresholds
+    from dnn_or_knn.claims import choices as sensitivity
+    from dnn_or_knn.claims import choices_figure, effects
+    from dnn_or_knn.figures import style
+    from dnn_or_knn.measures import tables
+    from dnn_or_knn.runtime import provenance
 
     spec = args.spec
     choices = ordered(spec)
-    look = plotting.style(spec)
-    check_thresholds(spec.get("claims", {}))
+    look = style.style(spec)
     manifest = files.read_json(args.measures / tables.MANIFEST)
     files.check(args.measures, manifest["files"], [tables.MEASURES, tables.REPLICATES, tables.RUNS])
     judged = judge(effects.read(args.measures), spec, choices)
     shown = sensitivity.panels(judged)
-    with plotting.applied(look):
-        plotting.save(sensitivity.draw(shown, look), args.output / "choices", table(shown), dpi=look["dpi"])
+    with style.applied(look):
+        style.save(choices_figure.draw(shown, look), args.output / "choices", table(shown), dpi=look["dpi"])
     files.write_text(args.output / "choices.md", markdown(judged))
     written = [f"choices.{kind}" for kind in ("csv", "md", "pdf", "png")]
     changes = sensitivity.changes(judged)
@@ -58,13 +61,13 @@ def main(args: argparse.Namespace) -> None:
             for name, what in choices.items()
         ],
         "claims": [{"claim": panel.number, "title": panel.title, "shown": panel.part} for panel in shown],
-        "caption": caption(judged, spec.get("claims", {})),
+        "caption": caption(judged, spec["claims"]),
         "alt": alt(judged),
         "files": files.listing(args.output, written),
     }
     files.write_json(args.output / "choices.json", facts)
     for name, flips in changes.items():
-        cli.log.info("%s: %s", name, "; ".join(flips) or "no verdict changes")
+        command_line.log.info("%s: %s", name, "; ".join(flips) or "no verdict changes")
     provenance.write(
         args.output / "choices.provenance.json",
         args,
@@ -75,9 +78,9 @@ def main(args: argparse.Namespace) -> None:
 
 def ordered(spec: Mapping[str, Any]) -> dict[str, dict[str, Any]]:
     """Return the choices in the order of the rows, "as configured" first; a bad one raises `UserError`."""
-    from dnn_or_knn.errors import UserError, nearest
-    from dnn_or_knn.sensitivity import REFERENCE
-    from dnn_or_knn.study import ROLES
+    from dnn_or_knn.claims.choices import REFERENCE
+    from dnn_or_knn.claims.study import ROLES
+    from dnn_or_knn.runtime.errors import UserError, nearest
 
     choices = spec["choices"]
     if REFERENCE not in choices:
@@ -101,8 +104,8 @@ def ordered(spec: Mapping[str, Any]) -> dict[str, dict[str, Any]]:
 
 def judge(data: Data, spec: Mapping[str, Any], choices: Mapping[str, Mapping[str, Any]]) -> dict[str, list[Claim]]:
     """Return the judged claims of every choice, all from the same tables."""
-    from dnn_or_knn import claims
-    from dnn_or_knn.study import Study
+    from dnn_or_knn.claims import paper_claims as claims
+    from dnn_or_knn.claims.study import Study
 
     return {
         name: claims.judge(
@@ -113,7 +116,7 @@ def judge(data: Data, spec: Mapping[str, Any], choices: Mapping[str, Mapping[str
                 labels=spec["labels"],
                 architecture=spec["architecture"],
                 probes=dict(what["roles"]),
-                thresholds=spec.get("claims", {}),
+                thresholds=spec["claims"],
                 divergence=what["divergence"],
             )
         )
@@ -129,7 +132,7 @@ def verdicts(claims: list[Claim]) -> list[dict[str, Any]]:
 def table(shown: list[Panel]) -> pd.DataFrame:
     """Return one row per choice and claim: the verdict, what changed, and what the figure shows of it."""
     import pandas as pd
-    from dnn_or_knn.sensitivity import parts
+    from dnn_or_knn.claims.choices import parts
 
     rows = []
     for position in range(len(shown[0].rows)):
@@ -157,7 +160,7 @@ def table(shown: list[Panel]) -> pd.DataFrame:
 
 def markdown(judged: Mapping[str, list[Claim]]) -> str:
     """Return the verdicts choice by claim, what changed, and each claim's parts, weakest cells named."""
-    from dnn_or_knn.sensitivity import changes, parts
+    from dnn_or_knn.claims.choices import changes, parts
 
     reference = next(iter(judged.values()))
     flips = changes(judged)
@@ -190,16 +193,15 @@ def _verdict(claim: Claim, reference: Claim) -> str:
 
 
 def _rule(part: str, claim: Claim) -> str:
-    from dnn_or_knn.sensitivity import parts
+    from dnn_or_knn.claims.choices import parts
 
     rule = parts(claim)[part][0]
-    sign = "within ±" if rule["relation"] == "within" else f"{rule['relation']} "
-    return f"{part}, {sign}{rule['threshold']:g} {rule['unit']}".strip()
+    return f"{part}, {wanted(rule['relation'], rule['threshold'])} {rule['unit']}".strip()
 
 
 def _weakest(effects: list[dict[str, Any]]) -> str:
     """Return a part's weakest cell in words, and how many of its cells cannot be computed."""
-    from dnn_or_knn.sensitivity import verdict_of, weakest
+    from dnn_or_knn.claims.choices import verdict_of, weakest
 
     if not effects:
         return "–"
@@ -216,15 +218,12 @@ def _weakest(effects: list[dict[str, Any]]) -> str:
 
 def caption(judged: Mapping[str, list[Claim]], thresholds: Mapping[str, Any]) -> str:
     """Return the figure's caption."""
-    from dnn_or_knn.study import THRESHOLDS
-
-    confidence = thresholds.get("confidence", THRESHOLDS["confidence"].default)
     intervals = dict.fromkeys(claim["interval"] for claims in judged.values() for claim in claims if claim["seeds"])
     how = f" ({'; '.join(intervals)})" if intervals else ""
     return (
         "How each claim's effect moves across the choices that the paper leaves open; nothing was retrained. "
         "A panel shows the part of the claim that its verdict hinges on (the one whose own verdict is most often the "
-        f"claim's; among equals the one that moves most towards or from its threshold): the mark is the cell that decides it, with its {confidence:.0%} interval{how}, ticks are the other "
+        f"claim's; among equals the one that moves most towards or from its threshold): the mark is the cell that decides it, with its {thresholds['confidence']:.0%} interval{how}, ticks are the other "
         "cells. At the right the verdict on the whole claim, bold where the choice changes it; † where another part, or "
         f"an effect that could not be computed, decides it. Pale: the choice does not touch the claim.{_one_run(judged)}"
     )
@@ -238,7 +237,7 @@ def _one_run(judged: Mapping[str, list[Claim]]) -> str:
 
 def alt(judged: Mapping[str, list[Claim]]) -> str:
     """Return what the figure shows in words."""
-    from dnn_or_knn.sensitivity import changes
+    from dnn_or_knn.claims.choices import changes
 
     reference = next(iter(judged.values()))
     words = ", ".join(f"claim {claim['claim']} {claim['verdict']}" for claim in reference)
@@ -249,11 +248,11 @@ def alt(judged: Mapping[str, list[Claim]]) -> str:
 
 def options() -> argparse.ArgumentParser:
     """Return the command line."""
-    parser = cli.parser(f"{__doc__}\n{EPILOG}")
+    parser = command_line.parser(f"{__doc__}\n{EPILOG}")
     parser.add_argument("--measures", type=Path, required=True, help="folder of the experiment's tables")
     parser.add_argument("--output", type=Path, required=True, help="folder for the table and the figure")
     return parser
 
 
 if __name__ == "__main__":
-    sys.exit(cli.run(main, options()))
+    sys.exit(command_line.run(main, options()))

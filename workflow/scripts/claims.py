@@ -7,14 +7,15 @@ import sys
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from dnn_or_knn import cli, files
+from dnn_or_knn.claims.words import wanted
+from dnn_or_knn.runtime import command_line, files
 
 if TYPE_CHECKING:
     import pandas as pd
 
 EPILOG = """
 Specification:
-  claims         {threshold: value}: what differs from the defaults (docs/claims.md)
+  claims         {threshold: value}: the configuration's block, complete (docs/claims.md)
   architectures  from shallow to deep
   datasets       in the order of the figures
   labels         {"true", "random", "random_layers" (optional), "overfit"}: the label set of each kind of run
@@ -30,13 +31,14 @@ COLUMNS = [
 
 
 def main(args: argparse.Namespace) -> None:
-    """Write claims.pdf, .png, .csv and .md, and last claims.json with every effect and verdict."""
+    """Write paper_claims.pdf, .png, .csv and .md, and last paper_claims.json with every effect and verdict."""
     import pandas as pd
-    from dnn_or_knn import claims, effects, provenance, tables
-    from dnn_or_knn.study import ROLES, Study, check_thresholds
+    from dnn_or_knn.claims import effects, paper_claims
+    from dnn_or_knn.claims.study import ROLES, Study
+    from dnn_or_knn.measures import tables
+    from dnn_or_knn.runtime import provenance
 
     spec = args.spec
-    check_thresholds(spec.get("claims", {}))
     manifest = files.read_json(args.measures / tables.MANIFEST)
     files.check(args.measures, manifest["files"], [tables.MEASURES, tables.REPLICATES, tables.RUNS])
     study = Study(
@@ -46,17 +48,17 @@ def main(args: argparse.Namespace) -> None:
         labels=spec["labels"],
         architecture=spec["architecture"],
         probes=spec.get("roles") or {name: name for name in ROLES if name in spec["probes"]},
-        thresholds=spec.get("claims", {}),
+        thresholds=spec["claims"],
         divergence=spec.get("divergence", "d_kl"),
     )
-    judged = claims.judge(study)
+    judged = paper_claims.judge(study)
     table = pd.DataFrame([effect for claim in judged for effect in claim["effects"]], columns=COLUMNS)
     picture(judged, table, args.output / "claims")
     files.write_text(args.output / "claims.md", markdown(judged))
     written = [f"claims.{kind}" for kind in ("csv", "md", "pdf", "png")]
     files.write_json(args.output / "claims.json", {"claims": judged, "files": files.listing(args.output, written)})
     for claim in judged:
-        cli.log.info("claim %d: %s - %s", claim["claim"], verdict(claim), claim["title"])
+        command_line.log.info("claim %d: %s - %s: %s", claim["claim"], verdict(claim), claim["title"], claim["decided"])
     provenance.write(
         args.output / "claims.provenance.json",
         args,
@@ -67,8 +69,8 @@ def main(args: argparse.Namespace) -> None:
 
 def picture(judged: list[dict[str, Any]], table: pd.DataFrame, prefix: Path) -> None:
     """Write the figure, and beside it the table of what it shows."""
-    from dnn_or_knn import plotting
-    from dnn_or_knn.forest import draw
+    from dnn_or_knn.claims.figure import draw
+    from dnn_or_knn.figures import style as plotting
 
     style = plotting.style({})
     with plotting.applied(style):
@@ -82,10 +84,14 @@ def verdict(claim: dict[str, Any]) -> str:
 
 def markdown(judged: list[dict[str, Any]]) -> str:
     """Return the verdicts as one table, and every effect of each claim below it."""
-    lines = ["# The paper's claims", "", "| claim | verdict | supporting effects | fails or cannot be told |"]
+    lines = [
+        "# The paper's claims",
+        "",
+        "| claim | verdict | supporting effects | what decides it, or why it cannot be told |",
+    ]
     lines.append("|---|---|---|---|")
     for claim in judged:
-        named = "; ".join(claim["reasons"]) or "–"
+        named = "; ".join(claim["reasons"]) or f"closest: {claim['decided']}"
         count = f"{claim['supported']} of {claim['deciding']}"
         lines.append(f"| {claim['claim']}. {claim['title']} | **{verdict(claim)}** | {count} | {named} |")
     for claim in judged:
@@ -106,22 +112,18 @@ def row(effect: dict[str, Any]) -> list[str]:
     if effect["value"] is not None:
         number = f"{effect['value']:.4g} {effect['unit']}".strip()
         limits = f"{effect['low']:.4g} … {effect['high']:.4g}"
-    rule = (
-        f"within ±{effect['threshold']:g}"
-        if effect["relation"] == "within"
-        else f"{effect['relation']} {effect['threshold']:g}"
-    )
     found = effect["verdict"] if effect["decides"] else f"({effect['verdict']}; reported only)"
+    rule = wanted(effect["relation"], effect["threshold"])
     return [effect["part"], effect["cell"], number, limits, rule, found, effect["note"] or "–"]
 
 
 def options() -> argparse.ArgumentParser:
     """Return the command line."""
-    parser = cli.parser(f"{__doc__}\n{EPILOG}")
+    parser = command_line.parser(f"{__doc__}\n{EPILOG}")
     parser.add_argument("--measures", type=Path, required=True, help="folder of the experiment's tables")
     parser.add_argument("--output", type=Path, required=True, help="folder for the verdicts")
     return parser
 
 
 if __name__ == "__main__":
-    sys.exit(cli.run(main, options()))
+    sys.exit(command_line.run(main, options()))

@@ -7,7 +7,7 @@ import sys
 from pathlib import Path
 from typing import Any
 
-from dnn_or_knn import cli, files
+from dnn_or_knn.runtime import command_line, files
 
 EPILOG = """
 Specification: {"runs": ["digits/wrn-10-2/true-labels/seed0", ...]}, each with its tables in <results>/<run>/measures.
@@ -18,8 +18,9 @@ def main(args: argparse.Namespace) -> None:
     """Write measures.parquet, measures.csv, replicates.parquet, runs.csv and the manifest measures.json."""
     import numpy as np
     import pandas as pd
-    from dnn_or_knn import provenance, tables
-    from dnn_or_knn.errors import UserError
+    from dnn_or_knn.measures import tables
+    from dnn_or_knn.runtime import provenance
+    from dnn_or_knn.runtime.errors import UserError
 
     folders = [args.results / run / "measures" for run in args.spec["runs"]]
     if not folders:
@@ -57,8 +58,8 @@ def main(args: argparse.Namespace) -> None:
 
 def read_manifest(folder: Path, run: str) -> dict[str, Any]:
     """Return the manifest of one run's tables, after checking that it is that run's and that the tables are whole."""
-    from dnn_or_knn import tables
-    from dnn_or_knn.errors import UserError
+    from dnn_or_knn.measures import tables
+    from dnn_or_knn.runtime.errors import UserError
 
     manifest = files.read_json(folder / tables.MANIFEST)
     if tables.run_name(manifest["run"]) != run:
@@ -69,11 +70,11 @@ def read_manifest(folder: Path, run: str) -> dict[str, Any]:
 
 def options() -> argparse.ArgumentParser:
     """Return the command line."""
-    parser = cli.parser(f"{__doc__}\n{EPILOG}")
+    parser = command_line.parser(f"{__doc__}\n{EPILOG}")
     parser.add_argument("--results", type=Path, required=True, help="folder of the experiment's results")
     parser.add_argument("--output", type=Path, required=True, help="folder for the tables")
     return parser
 
 
 if __name__ == "__main__":
-    sys.exit(cli.run(main, options()))
+    sys.exit(command_line.run(main, options()))

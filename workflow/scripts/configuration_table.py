@@ -9,12 +9,12 @@ import json
 from collections.abc import Iterator
 from typing import Any
 
-from dnn_or_knn.config import load_schema
-from dnn_or_knn.registry import ARCHITECTURES, DATASETS, PROBES
+from dnn_or_knn.plan.configuration import load_schema
+from dnn_or_knn.plan.registry import ARCHITECTURES, DATASETS, PROBES
 
 HEAD = """# Configuration
 
-Written by `make docs` from `workflow/schemas/config.schema.yaml` and `workflow/scripts/dnn_or_knn/registry.py`; do not edit.
+Written by `make docs` from `workflow/schemas/config.schema.yaml` and `workflow/scripts/dnn_or_knn/plan/registry.py`; do not edit.
 
 `config.yaml` is the paper. An overlay given with `--configfile` changes single values of it: mappings are merged,
 lists are replaced as a whole, and an entry of `datasets`, `architectures` or `probes` set to null is dropped.

@@ -6,7 +6,7 @@ import argparse
 import sys
 from pathlib import Path
 
-from dnn_or_knn import cli
+from dnn_or_knn.runtime import command_line
 
 EPILOG = """
 Specification:
@@ -21,15 +21,17 @@ Test labels are not touched: they are the store's.
 
 def main(args: argparse.Namespace) -> None:
     """Write indices.npy, labels.npy and the manifest labels.json."""
-    from dnn_or_knn import datasets, files, labelsets, provenance
+    from dnn_or_knn.data import label_sets
+    from dnn_or_knn.data import store as datasets
+    from dnn_or_knn.runtime import files, provenance
 
     true_labels, _ = datasets.load_true_labels(args.store)
     store = args.store / datasets.STORE_MANIFEST
     facts = files.read_json(store)
-    manifest = labelsets.write_labels(args.output, args.spec, true_labels, facts["classes"], facts["dataset"])
+    manifest = label_sets.write_labels(args.output, args.spec, true_labels, facts["classes"], facts["dataset"])
     provenance.write(manifest.with_suffix(".provenance.json"), args, inputs=[store], results=[manifest])
     kept = files.read_json(manifest)
-    cli.log.info(
+    command_line.log.info(
         "%s: %d images, %.2f %% with their true label",
         args.spec["labels"],
         kept["count"],
@@ -39,11 +41,11 @@ def main(args: argparse.Namespace) -> None:
 
 def options() -> argparse.ArgumentParser:
     """Return the command line."""
-    parser = cli.parser(f"{__doc__}\n{EPILOG}")
+    parser = command_line.parser(f"{__doc__}\n{EPILOG}")
     parser.add_argument("--store", type=Path, required=True, help="folder of the data set's store")
     parser.add_argument("--output", type=Path, required=True, help="folder for the label set")
     return parser
 
 
 if __name__ == "__main__":
-    sys.exit(cli.run(main, options()))
+    sys.exit(command_line.run(main, options()))

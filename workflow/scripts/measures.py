@@ -9,11 +9,12 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from dnn_or_knn import cli, files
+from dnn_or_knn.runtime import command_line, files
+from dnn_or_knn.runtime.progress import Progress
 
 if TYPE_CHECKING:
     import numpy as np
-    from dnn_or_knn.measures import Measured, Model
+    from dnn_or_knn.measures.formulas import Measured, Model
 
 SPLITS = ("train", "test")
 EPILOG = """
@@ -32,12 +33,14 @@ Specification:
 def main(args: argparse.Namespace) -> None:
     """Write measures.parquet, measures.csv, replicates.parquet and the manifest measures.json."""
     import numpy as np
-    from dnn_or_knn import bootstrap, datasets, provenance, tables
+    from dnn_or_knn.data import store
+    from dnn_or_knn.measures import bootstrap, tables
+    from dnn_or_knn.runtime import provenance
 
     spec = args.spec
     draw = spec["bootstrap"]
-    label_set = datasets.load_labels(args.labels)
-    truth = {"train": label_set.labels, "test": datasets.load_true_labels(args.store)[1]}
+    label_set = store.load_labels(args.labels)
+    truth = {"train": label_set.labels, "test": store.load_true_labels(args.store)[1]}
     counts = {
         split: bootstrap.draw_counts(len(labels), draw["replicates"], seed=draw["seed"], split=split)
         for split, labels in truth.items()
@@ -63,7 +66,7 @@ def main(args: argparse.Namespace) -> None:
     }
     files.write_json(args.output / tables.MANIFEST, manifest)
     names = [f"{shard['name']}.json" for shard in spec["shards"]]
-    inputs = [args.store / datasets.STORE_MANIFEST, args.labels / datasets.LABELS_MANIFEST]
+    inputs = [args.store / store.STORE_MANIFEST, args.labels / store.LABELS_MANIFEST]
     inputs += [args.run / "features" / name for name in names]
     inputs += [args.run / "probes" / probe / name for probe in spec["probes"] for name in names]
     provenance.write(
@@ -80,7 +83,7 @@ def evaluations(
     """Yield the rows of all evaluations of a run, and for each its measures with their replicates, (1 + B,) each."""
     extracted = {shard["name"]: files.read_json(run / "features" / f"{shard['name']}.json") for shard in spec["shards"]}
     order = layer_order(extracted)
-    progress, done = cli.Progress("measured", sum(len(s["steps"]) for s in spec["shards"]), "evaluations"), 0
+    progress, done = Progress("measured", sum(len(s["steps"]) for s in spec["shards"]), "evaluations"), 0
     for shard in spec["shards"]:
         fits = {probe: files.read_json(run / "probes" / probe / f"{shard['name']}.json") for probe in spec["probes"]}
         for step in shard["steps"]:
@@ -106,7 +109,7 @@ def layer_order(extracted: dict[str, dict[str, Any]]) -> dict[str, int]:
 
 def read_logits(run: Path, extracted: dict[str, dict[str, Any]], step: int, split: str, count: int) -> np.ndarray:
     """Return the network's logits (count, C) at a step, from the shard that has them, checked against its manifest."""
-    from dnn_or_knn.errors import UserError
+    from dnn_or_knn.runtime.errors import UserError
 
     name = f"step{step:06d}_{split}.npy"
     shard = next((shard for shard, manifest in extracted.items() if name in manifest.get("logits", {})), None)
@@ -137,8 +140,8 @@ def evaluation(
 
     The network itself has a row at the embedding alone: its output is the same whatever layer is probed.
     """
-    from dnn_or_knn.errors import UserError
-    from dnn_or_knn.measures import measure
+    from dnn_or_knn.measures.formulas import measure
+    from dnn_or_knn.runtime.errors import UserError
 
     models: dict[str, dict[str, Model]] = {split: {} for split in SPLITS}
     reports: dict[str, dict[str, Any]] = {}
@@ -185,9 +188,9 @@ def read_models(
 ) -> dict[str, Model]:
     """Return the models in one probe's file: one, or for k-NN one for each k (`knn`, and `knn-k5` for k = 5 of a sweep)."""
     import numpy as np
-    from dnn_or_knn.errors import UserError
-    from dnn_or_knn.measures import Model
-    from dnn_or_knn.votes import vote_fractions
+    from dnn_or_knn.measures.formulas import Model
+    from dnn_or_knn.measures.votes import vote_fractions
+    from dnn_or_knn.runtime.errors import UserError
 
     try:
         with np.load(path, allow_pickle=False) as arrays:
@@ -234,7 +237,7 @@ def milestones(
     rows: list[dict[str, Any]], history: list[tuple[int, float, float]], memorized: float, nearly: float
 ) -> dict[str, Any]:
     """Return the run's milestones: from the logits where weights were kept, else from the training's own evaluations."""
-    from dnn_or_knn.measures import first_step
+    from dnn_or_knn.measures.formulas import first_step
 
     accuracy = {split: {entry[0]: entry[1 + i] for entry in history} for i, split in enumerate(SPLITS)}
     for row in rows:
@@ -252,7 +255,7 @@ def milestones(
 
 def options() -> argparse.ArgumentParser:
     """Return the command line."""
-    parser = cli.parser(f"{__doc__}\n{EPILOG}")
+    parser = command_line.parser(f"{__doc__}\n{EPILOG}")
     parser.add_argument("--store", type=Path, required=True, help="folder of the data set's store")
     parser.add_argument("--labels", type=Path, required=True, help="folder of the run's label set")
     parser.add_argument(
@@ -266,4 +269,4 @@ def options() -> argparse.ArgumentParser:
 
 
 if __name__ == "__main__":
-    sys.exit(cli.run(main, options()))
+    sys.exit(command_line.run(main, options()))

@@ -6,13 +6,14 @@ import argparse
 import sys
 from pathlib import Path
 
-from dnn_or_knn import cli
+from dnn_or_knn.runtime import command_line
 
 EPILOG = """
 Specification:
   dataset     name of the data set
-  loader      "digits" (bundled with scikit-learn) or "torchvision"
+  loader      "digits" (bundled with scikit-learn), "bundled" (in workflow/resources) or "torchvision"
   class       torchvision's class, such as "MNIST" or "CIFAR100" (loader "torchvision")
+  file, sha256, class_names   of the loader "bundled"
   channels, size, classes     what the images have to be; anything else is refused
   test_fraction, split_seed   the split of the loader "digits" (default 0.2 and 0)
 
@@ -24,19 +25,20 @@ Example:
 
 def main(args: argparse.Namespace) -> None:
     """Write {train,test}_{images,labels}.npy and the manifest store.json."""
-    from dnn_or_knn import loaders, provenance
+    from dnn_or_knn.data.loaders import common as loaders
+    from dnn_or_knn.runtime import provenance
 
     data = loaders.load(args.spec, args.root, download=args.download)
     manifest = loaders.write_store(args.store, args.spec, data)
     provenance.write(manifest.with_suffix(".provenance.json"), args, inputs=[], results=[manifest])
-    cli.log.info(
+    command_line.log.info(
         "%s: %d training and %d test images", args.spec["dataset"], len(data.train_labels), len(data.test_labels)
     )
 
 
 def options() -> argparse.ArgumentParser:
     """Return the command line."""
-    parser = cli.parser(f"{__doc__}\n{EPILOG}")
+    parser = command_line.parser(f"{__doc__}\n{EPILOG}")
     parser.add_argument(
         "--root",
         type=Path,
@@ -54,4 +56,4 @@ def options() -> argparse.ArgumentParser:
 
 
 if __name__ == "__main__":
-    sys.exit(cli.run(main, options()))
+    sys.exit(command_line.run(main, options()))

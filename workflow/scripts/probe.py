@@ -21,12 +21,13 @@ import argparse
 import contextlib
 import importlib
 import logging
-import shutil
 import sys
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from dnn_or_knn import cli, files
+from dnn_or_knn.features import marks
+from dnn_or_knn.runtime import command_line, files
+from dnn_or_knn.runtime.progress import Progress
 
 if TYPE_CHECKING:
     import numpy as np
@@ -36,11 +37,13 @@ log = logging.getLogger("dnn_or_knn")
 
 def main(args: argparse.Namespace) -> None:
     """Write <output>/<step>_<layer>.npz for every evaluation, then the manifest with a report on each fit."""
-    from dnn_or_knn import datasets, devices, probes, provenance
-    from dnn_or_knn.errors import UserError
+    from dnn_or_knn.data import store
+    from dnn_or_knn.probes import common as probes
+    from dnn_or_knn.runtime import devices, provenance
+    from dnn_or_knn.runtime.errors import UserError
 
     spec = args.spec
-    labels = datasets.load_labels(args.labels)
+    labels = store.load_labels(args.labels)
     extracted = files.read_json(args.features_manifest)
     layers = spec["layers"] or [layer["name"] for layer in extracted["layers"]]
     features = available(args, extracted["files"])
@@ -49,7 +52,7 @@ def main(args: argparse.Namespace) -> None:
     fit = probes.load(spec["module"])
     state = open_state(args.state, spec)
     names = [(f"step{step:06d}_{layer}", step, layer) for step in spec["steps"] for layer in layers]
-    progress = cli.Progress(f"{spec['kind']} fits", len(names), "evaluations")
+    progress = Progress(f"{spec['kind']} fits", len(names), "evaluations")
     reports: dict[str, dict[str, Any]] = {}
     seconds: dict[str, float] = {}
     resumed = 0
@@ -91,7 +94,7 @@ def main(args: argparse.Namespace) -> None:
     with files.atomic(args.output) as folder:
         folder.mkdir()
         for name in reports:
-            place(state / f"{name}.npz", folder / f"{name}.npz")
+            files.place(state / f"{name}.npz", folder / f"{name}.npz")
     manifest = {
         "kind": spec["kind"],
         "classes": labels.classes,
@@ -104,7 +107,7 @@ def main(args: argparse.Namespace) -> None:
     provenance.write(
         args.manifest.with_suffix(".provenance.json"),
         args,
-        inputs=[args.store / datasets.STORE_MANIFEST, args.labels / datasets.LABELS_MANIFEST, args.features_manifest],
+        inputs=[args.store / store.STORE_MANIFEST, args.labels / store.LABELS_MANIFEST, args.features_manifest],
         results=[args.manifest],
         fit_seconds=seconds,
         fits_resumed=resumed,
@@ -113,7 +116,8 @@ def main(args: argparse.Namespace) -> None:
     files.remove(args.state)
     if features != args.features:
         files.remove(features.parent)
-    let_go(args.unprobed, args.features)
+    if args.unprobed:
+        marks.let_go(args.unprobed, args.features)
 
 
 def available(args: argparse.Namespace, listing: dict[str, dict[str, Any]]) -> Path:
@@ -122,7 +126,7 @@ def available(args: argparse.Namespace, listing: dict[str, dict[str, Any]]) -> P
     Another probe of the shard, changed or new, thus needs no run of the extraction, which would make every probe of the
     shard stale.
     """
-    from dnn_or_knn.errors import UserError
+    from dnn_or_knn.runtime.errors import UserError
 
     if args.unprobed and args.unprobed.parent.is_dir() and args.features.is_dir():
         args.unprobed.touch()
@@ -133,7 +137,7 @@ def available(args: argparse.Namespace, listing: dict[str, dict[str, Any]]) -> P
             f"{args.features} was let go, and {args.checkpoints}, which it is made from, is gone too; delete {args.training} "
             "and run again to train anew"
         )
-    cli.check_code(args.extraction)
+    command_line.check_code(args.extraction)
     log.info("the features were let go: extracting them again")
     again = args.state.with_name(f"{args.state.name}-features")
     # By name: what it runs is in the specification of the extraction, and no part of the fit.
@@ -149,8 +153,6 @@ def available(args: argparse.Namespace, listing: dict[str, dict[str, Any]]) -> P
         "manifest": again / "features.json",
         "state": again / "state",
         "device": args.device,
-        # Rounding on a GPU depends on it: the one that the first extraction ended with.
-        "batch-size": files.read_json(args.features_manifest.with_suffix(".provenance.json"))["batch_size"],
         "threads": args.threads,
     }
     made = again / "features.json"
@@ -168,16 +170,6 @@ def available(args: argparse.Namespace, listing: dict[str, dict[str, Any]]) -> P
 def same(manifest: Path, listing: dict[str, dict[str, Any]]) -> bool:
     """Return whether a manifest is there and lists exactly these features."""
     return manifest.is_file() and files.read_json(manifest)["files"] == listing
-
-
-def let_go(mark: Path | None, features: Path) -> None:
-    """Take this probe's mark away; with the last mark of a shard its features go."""
-    if mark is None or not mark.exists():
-        return
-    mark.unlink()
-    with contextlib.suppress(OSError):  # others have yet to read them
-        mark.parent.rmdir()
-        files.remove(features)
 
 
 def resolve_pca(options: dict[str, Any], layer: str) -> dict[str, Any]:
@@ -216,17 +208,9 @@ def keep(state: Path, name: str, key: str, arrays: dict[str, np.ndarray], report
     return report
 
 
-def place(source: Path, target: Path) -> None:
-    """Put a finished file where it belongs: a second name for it, or a copy on another disk."""
-    try:
-        target.hardlink_to(source)
-    except OSError:
-        shutil.copyfile(source, target)
-
-
 def finished(state: Path, name: str, key: str) -> dict[str, Any] | None:
     """Return the report of an evaluation that was finished before, on these inputs, and is whole; else None."""
-    from dnn_or_knn.errors import UserError
+    from dnn_or_knn.runtime.errors import UserError
 
     if not (state / f"{name}.json").is_file():
         return None
@@ -241,7 +225,7 @@ def finished(state: Path, name: str, key: str) -> dict[str, Any] | None:
 
 def arguments() -> argparse.ArgumentParser:
     """Return the command line."""
-    parser = cli.parser(__doc__)
+    parser = command_line.parser(__doc__)
     parser.add_argument("--store", required=True, type=Path, help="folder of the data set's store")
     parser.add_argument("--labels", required=True, type=Path, help="folder of the run's label set")
     parser.add_argument("--features-manifest", required=True, type=Path, help="the features' manifest")
@@ -249,7 +233,9 @@ def arguments() -> argparse.ArgumentParser:
     parser.add_argument("--output", required=True, type=Path, help="folder to make: one .npz an evaluation")
     parser.add_argument("--manifest", required=True, type=Path, help="JSON to make: a report on every fit")
     parser.add_argument("--state", required=True, type=Path, help="folder of finished fits, removed at the end")
-    parser.add_argument("--extraction", type=cli.specification, help="specification of features.py for this shard")
+    parser.add_argument(
+        "--extraction", type=command_line.specification, help="specification of features.py for this shard"
+    )
     parser.add_argument("--training", type=Path, help="the training's manifest, to extract from")
     parser.add_argument("--checkpoints", type=Path, help="folder of the kept weights, to extract from")
     parser.add_argument("--unprobed", type=Path, help="mark of this probe among those that are to read the features")
@@ -258,4 +244,4 @@ def arguments() -> argparse.ArgumentParser:
 
 
 if __name__ == "__main__":
-    sys.exit(cli.run(main, arguments()))
+    sys.exit(command_line.run(main, arguments()))

@@ -13,13 +13,14 @@ import time
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from dnn_or_knn import cli, files, provenance, state
-from dnn_or_knn.errors import UserError
+from dnn_or_knn.runtime import command_line, files, provenance, resume
+from dnn_or_knn.runtime.errors import UserError
 
 if TYPE_CHECKING:
     import torch
-    from dnn_or_knn import training
-    from dnn_or_knn.trainer import Images, Trainer
+    from dnn_or_knn.training import run
+    from dnn_or_knn.training.batches import Images
+    from dnn_or_knn.training.step import Trainer
 
 EPILOG = """
 Specification:
@@ -36,8 +37,9 @@ def main(args: argparse.Namespace) -> None:
     """Train as `args.spec` says, and write checkpoints, history, provenance and, last, the manifest."""
     started = time.monotonic()
     import torch
-    from dnn_or_knn import devices, training
-    from dnn_or_knn.trainer import Trainer
+    from dnn_or_knn.runtime import devices
+    from dnn_or_knn.training import run
+    from dnn_or_knn.training.step import Trainer
 
     torch.set_num_threads(args.threads)
     spec = args.spec
@@ -47,8 +49,8 @@ def main(args: argparse.Namespace) -> None:
     try:
         train, test, network = load(args, device)
         trainer = Trainer(network, spec["training"], train, seed=spec["seed"], device=device, precision=precision)
-        with state.opened(args.state, state_key(spec, inputs)) as saved:
-            outcome = training.run(
+        with resume.opened(args.state, state_key(spec, inputs)) as saved:
+            outcome = run.run(
                 trainer,
                 train,
                 test,
@@ -57,7 +59,7 @@ def main(args: argparse.Namespace) -> None:
                 accuracy_at=spec["accuracy_at"],
                 save_every=args.save_every,
             )
-            state.publish(saved.kept, outcome.checkpoints, args.checkpoints)
+            resume.publish(saved.kept, outcome.checkpoints, args.checkpoints)
             write(args, outcome, trainer, precision, inputs, round(time.monotonic() - started, 3))
             saved.clear()
     except RuntimeError as error:
@@ -65,7 +67,7 @@ def main(args: argparse.Namespace) -> None:
             raise
         raise UserError(
             f"the {device.type}'s memory is too small for batches of {spec['training']['batch_size']} images; "
-            "free memory there, or lower training.batch_size"
+            "free memory there, or lower run.batch_size"
         ) from error
 
 
@@ -73,15 +75,16 @@ def load(args: argparse.Namespace, device: torch.device) -> tuple[Images, Images
     """Return the training and test images with their labels, on the device, and the network as it starts."""
     import numpy as np
     import torch
-    from dnn_or_knn import datasets, networks
-    from dnn_or_knn.trainer import Images
+    from dnn_or_knn.data import store as datasets
+    from dnn_or_knn.networks.build import create
+    from dnn_or_knn.training.batches import Images
 
     store, labels = datasets.load_store(args.store), datasets.load_labels(args.labels)
 
     def resident(images: np.ndarray, answers: np.ndarray) -> Images:
         return Images(torch.from_numpy(np.array(images)).to(device), torch.from_numpy(np.array(answers)).to(device))
 
-    network = networks.create(
+    network = create(
         args.spec["network"], channels=store.channels, size=store.size, classes=labels.classes, seed=args.spec["seed"]
     )
     train = resident(store.train_images[labels.indices], labels.labels)
@@ -95,7 +98,7 @@ def state_key(spec: dict[str, Any], inputs: list[Path]) -> str:
 
 def write(
     args: argparse.Namespace,
-    outcome: training.Outcome,
+    outcome: run.Outcome,
     trainer: Trainer,
     precision: str,
     inputs: list[Path],
@@ -131,7 +134,7 @@ def write(
 
 def options() -> argparse.ArgumentParser:
     """Return the command line."""
-    parser = cli.parser(f"{__doc__}\n{EPILOG}")
+    parser = command_line.parser(f"{__doc__}\n{EPILOG}")
     parser.add_argument("--store", type=Path, required=True, help="folder of the data set's store")
     parser.add_argument("--labels", type=Path, required=True, help="folder of the run's label set")
     parser.add_argument("--checkpoints", type=Path, required=True, help="folder for the weights")
@@ -148,4 +151,4 @@ def options() -> argparse.ArgumentParser:
 
 
 if __name__ == "__main__":
-    sys.exit(cli.run(main, options()))
+    sys.exit(command_line.run(main, options()))

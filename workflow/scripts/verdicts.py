@@ -8,10 +8,9 @@ from __future__ import annotations
 import sys
 from pathlib import Path
 
-from dnn_or_knn.errors import UserError
-from dnn_or_knn.files import read_json
-
-COLOURS = {"supported": "32", "not supported": "31", "inconclusive": "33"}
+from dnn_or_knn.claims.words import VERDICTS
+from dnn_or_knn.runtime.errors import UserError
+from dnn_or_knn.runtime.files import read_json
 
 
 def main() -> None:
@@ -21,8 +20,10 @@ def main() -> None:
     colour = sys.stdout.isatty()
     for claim in read_json(results / "claims" / "claims.json")["claims"]:
         verdict = f"{claim['verdict']:13}"
-        shown = f"\033[{COLOURS[claim['verdict']]}m{verdict}\033[0m" if colour else verdict
-        print(f"{claim['claim']}  {shown}  {claim['title']}" + ("  (one run)" if claim["one_run"] else ""))
+        shown = f"\033[{VERDICTS[claim['verdict']].terminal}m{verdict}\033[0m" if colour else verdict
+        one = "  (one run)" if claim["one_run"] else ""
+        count = f"{claim['supported']} of {claim['deciding']} effects"
+        print(f"{claim['claim']}  {shown}  {claim['title']}{one}\n{'':18}{count}; {claim['decided']}")
     print(f"\nEverything on one page: {(results / 'report.html').resolve().as_uri()}")
 
 

@@ -11,7 +11,7 @@ from matplotlib.figure import Figure
 from matplotlib.gridspec import SubplotSpec
 from matplotlib.patches import FancyArrowPatch, FancyBboxPatch
 
-from .. import plotting
+from . import style
 
 #: Fill and text of a layer by its kind; units and pools of successive stages darken.
 KINDS = {"input": ("#ffffff", "#000000"), "embedding": ("#3d3d3d", "#ffffff")}
@@ -42,25 +42,16 @@ def draw(
     ax = figure.add_subplot(place, gid="diagram")
     ax.set(xlim=(-0.75, len(layers) + 0.5), ylim=(0, 1.16))
     ax.axis("off")
-    ax.annotate(
-        f"({letter})",
-        (0, 1),
-        xycoords="axes fraction",
-        xytext=(-4, 0),
-        textcoords="offset points",
-        ha="right",
-        va="top",
-        fontweight="bold",
-    )
+    style.aside(ax, f"({letter})", (0, 1), (-4, 0), ha="right", va="top", **style.HEADING)
     for position, layer in enumerate(layers):
         fill, ink = KINDS.get(layer["kind"], (STAGES[min(int(layer["stage"]), len(STAGES) - 1)], "#000000"))
         _box(ax, position, fill)
         _upright(ax, position, str(layer["name"]), ink)
         features = "means" if means and layer["kind"] == "input" else f"{layer['dimensions']:,}"
-        ax.text(position, LOW - 0.04, features, ha="center", va="top", fontsize=plotting.small())
+        ax.text(position, LOW - 0.04, features, ha="center", va="top", fontsize=style.small())
         _arrow(ax, position)
     _box(ax, len(layers), "#ffffff", dashed=True)
-    _upright(ax, len(layers), "FC, softmax", plotting.GREY)
+    _upright(ax, len(layers), "FC, softmax", style.GREY)
     _blocks(ax, layers)
     ax.text(-0.75, 1.16, title, ha="left", va="top", fontweight="bold")
     ax.text(
@@ -69,8 +60,8 @@ def draw(
         "Below each layer: its number of features" + (" (of the input: the mean of each channel)" if means else ""),
         ha="left",
         va="bottom",
-        fontsize=plotting.small(),
-        color=plotting.GREY,
+        fontsize=style.small(),
+        color=style.GREY,
     )
     return ax
 
@@ -83,7 +74,7 @@ def _box(ax: Axes, position: int, fill: str, *, dashed: bool = False) -> None:
             HIGH - LOW,
             boxstyle="round,pad=0,rounding_size=0.06",
             facecolor=fill,
-            edgecolor=plotting.GREY if dashed else "#333333",
+            edgecolor=style.GREY if dashed else "#333333",
             linewidth=0.7,
             linestyle=(0, (3, 2)) if dashed else "-",
             mutation_aspect=0.6,
@@ -100,7 +91,7 @@ def _upright(ax: Axes, position: int, text: str, ink: str) -> None:
         rotation=90,
         ha="center",
         va="center",
-        fontsize=plotting.small(),
+        fontsize=style.small(),
         color=ink,
         zorder=3,
     )
@@ -133,7 +124,7 @@ def _blocks(ax: Axes, layers: Sequence[Mapping[str, Any]]) -> None:
         ax.plot(
             [left, left, right, right],
             [height - 0.03, height, height, height - 0.03],
-            color=plotting.GREY,
+            color=style.GREY,
             linewidth=0.7,
         )
         ax.text(
@@ -142,6 +133,6 @@ def _blocks(ax: Axes, layers: Sequence[Mapping[str, Any]]) -> None:
             f"block {stage}",
             ha="center",
             va="bottom",
-            fontsize=plotting.small(),
-            color=plotting.GREY,
+            fontsize=style.small(),
+            color=style.GREY,
         )

@@ -8,7 +8,7 @@ from typing import Any
 import torch
 from torch import nn
 
-from . import (
+from .parts import (
     INITIALIZATION,
     NORMALIZE_EMBEDDING,
     ProbePoint,

@@ -12,8 +12,8 @@ from typing import Any
 import torch
 from torch import nn
 
-from ..errors import UserError
-from . import (
+from ..runtime.errors import UserError
+from .parts import (
     INITIALIZATION,
     NORMALIZE_EMBEDDING,
     ProbePoint,

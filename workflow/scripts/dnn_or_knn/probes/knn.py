@@ -15,10 +15,10 @@ from typing import Any
 
 import numpy as np
 
-from ..errors import UserError
-from ..neighbours import METRICS, drop_own, search
-from ..reduction import normalize, reduce
-from . import ProbeResult, check_input
+from ..runtime.errors import UserError
+from .common import ProbeResult, check_input
+from .preprocessing import normalize, reduce
+from .solvers.neighbours import METRICS, drop_own, search
 
 Lists = tuple[np.ndarray, np.ndarray]
 

@@ -19,13 +19,13 @@ from typing import Any
 import numpy as np
 import torch
 
-from ..errors import UserError
-from ..lasso import evaluate as evaluate_lasso
-from ..lasso import fit_lasso
-from ..reduction import reduce
-from ..softmax import Points, fit_softmax
-from ..softmax import evaluate as evaluate_softmax
-from . import ProbeResult, check_input, one_class, spread
+from ..runtime.errors import UserError
+from .common import ProbeResult, check_input, one_class, spread
+from .preprocessing import reduce
+from .solvers.l1_logistic import evaluate as evaluate_lasso
+from .solvers.l1_logistic import fit_lasso
+from .solvers.multinomial import Points, fit_softmax
+from .solvers.multinomial import evaluate as evaluate_softmax
 
 #: Rows whose scores are worked out at a time.
 ROWS = 8192

@@ -27,12 +27,12 @@ from typing import Any
 import numpy as np
 import torch
 
-from ..errors import UserError
-from ..hinge import Problems, Solution, certificate, scores, solve, span
-from ..platt import couple, fit_sigmoids, normalised_sigmoids, sigmoid, stratified_folds
-from ..reduction import reduce
+from ..runtime.errors import UserError
 from ..seeds import generator
-from . import ProbeResult, check_input, one_class, spread
+from .common import ProbeResult, check_input, one_class, spread
+from .preprocessing import reduce
+from .solvers.platt import couple, fit_sigmoids, normalised_sigmoids, sigmoid, stratified_folds
+from .solvers.svm import Problems, Solution, certificate, scores, solve, span
 
 #: Bytes of points, scores and factors that one batch of problems may take, by device.
 BATCH = {"cpu": 2**28, "cuda": 2**32}

@@ -1,0 +1,446 @@
+"""The SVM probe: at the optimum scikit-learn agrees, the certificate tells the truth, and odd input has a defined result."""
+
+from __future__ import annotations
+
+import json
+from typing import Any
+
+import numpy as np
+import pytest
+import torch
+from dnn_or_knn.probes import svm
+from dnn_or_knn.probes.common import ProbeResult
+from dnn_or_knn.probes.solvers import platt
+from dnn_or_knn.probes.solvers import svm as hinge
+from dnn_or_knn.runtime.errors import UserError
+from dnn_or_knn.seeds import generator
+from hypothesis import example, given, settings
+from hypothesis import strategies as st
+from scipy.optimize import minimize
+from simulated_cuda import simulated
+from sklearn.calibration import CalibratedClassifierCV
+from sklearn.model_selection import PredefinedSplit
+from sklearn.svm import SVC, LinearSVC
+
+torch.set_num_threads(1)
+COMBINATIONS = [(loss, multiclass) for loss in ("squared_hinge", "hinge") for multiclass in ("ovr", "ovo")]
+
+
+def blobs(
+    count: int, dimensions: int, classes: int, *, seed: int = 0, distance: float = 1.0, noise: float = 1.0
+) -> tuple[np.ndarray, np.ndarray]:
+    """Points around class centres; distance 0 leaves labels that the features know nothing about."""
+    random = np.random.default_rng(seed)
+    labels = random.integers(0, classes, count)
+    labels[:classes] = np.arange(classes)
+    centres = distance * random.normal(size=(classes, dimensions))
+    return (centres[labels] + noise * random.normal(size=(count, dimensions))).astype(np.float32), labels
+
+
+def collapsed(count: int, dimensions: int, classes: int) -> tuple[np.ndarray, np.ndarray]:
+    """Features of a network trained to zero loss: nearly one point a class, spread/norm 1e-4."""
+    random = np.random.default_rng(7)
+    labels = np.arange(count) % classes
+    centres = np.abs(random.normal(size=(classes, dimensions)))
+    centres *= 10 / np.linalg.norm(centres, axis=1, keepdims=True)
+    spread = 1e-4 * 10 / np.sqrt(dimensions)
+    return (centres[labels] + spread * random.normal(size=(count, dimensions))).astype(np.float32), labels
+
+
+def fit(
+    train: np.ndarray, labels: np.ndarray, test: np.ndarray | None = None, *, classes: int | None = None, **options: Any
+) -> ProbeResult:
+    test = train[:5] if test is None else test
+    classes = int(labels.max()) + 1 if classes is None else classes
+    return svm.run(train, labels, test, classes=classes, options=options, seed=3, device="cpu")
+
+
+def objective(train: np.ndarray, labels: np.ndarray, result: ProbeResult, *, loss: str, C: float = 1.0) -> float:
+    """The sum over the fits of the objective in the module's first lines, straight from the kept arrays."""
+    total = 0.0
+    weights, intercepts = result.arrays["coefficients"], result.arrays["intercepts"]
+    for w, b, about in zip(weights, intercepts, result.arrays["fit_classes"], strict=True):
+        part = np.isin(labels, about) if len(about) == 2 else np.ones(len(labels), bool)
+        sides = np.where(labels[part] == about[0], 1.0, -1.0)
+        slack = np.maximum(0, 1 - sides * (train[part].astype(float) @ w + b))
+        penalty = 0.5 * w @ w + (0.5 * b * b if loss == "squared_hinge" else 0)
+        total += penalty + C * (slack**2 if loss == "squared_hinge" else slack).sum()
+    return total
+
+
+def check(result: ProbeResult, classes: int, tolerance: float = 1e-6) -> None:
+    """What holds for every result: probabilities that sum to 1, valid decisions, a report that JSON can hold."""
+    for split in ("train", "test"):
+        probabilities = result.arrays[f"{split}_probabilities"]
+        assert probabilities.dtype == np.float32
+        assert np.isfinite(probabilities).all()
+        assert (probabilities >= 0).all()
+        np.testing.assert_allclose(probabilities.sum(1), 1, atol=1e-5)
+        decision = result.arrays[f"{split}_decision"]
+        assert decision.dtype == np.int16
+        assert ((decision >= 0) & (decision < classes)).all()
+    assert result.report["converged"] is True, result.report
+    assert 0 <= result.report["gap"] <= tolerance
+    json.dumps(result.report, allow_nan=False)
+
+
+@pytest.mark.parametrize(("loss", "multiclass"), COMBINATIONS)
+@pytest.mark.parametrize("distance", [0.8, 0.4])
+def test_reference_finds_the_same_optimum(loss: str, multiclass: str, distance: float) -> None:
+    train, labels = blobs(150, 6, 3, distance=distance)
+    test, _ = blobs(50, 6, 3, seed=1, distance=distance)
+    options = {"loss": loss, "multiclass": multiclass, "tolerance": 1e-8}
+    ours = fit(train, labels, test, **options)
+    theirs = fit(train, labels, test, backend="reference", **{**options, "tolerance": 1e-6})
+    check(ours, 3, 1e-8)
+    assert ours.report["objective"] == pytest.approx(theirs.report["objective"], rel=2e-6)
+    assert ours.report["objective"] == pytest.approx(objective(train, labels, ours, loss=loss), rel=1e-9)
+    assert "scikit-learn" in theirs.report["engine"]
+    # The strongly convex part fixes w: ‖w − w*‖² ≤ 2 (P − P*).
+    distance_w = np.square(ours.arrays["coefficients"] - theirs.arrays["coefficients"]).sum()
+    assert distance_w <= 2 * 4e-6 * ours.report["objective"]
+    for split in ("train", "test"):
+        np.testing.assert_allclose(
+            ours.arrays[f"{split}_probabilities"], theirs.arrays[f"{split}_probabilities"], atol=3e-3
+        )
+        agree = ours.arrays[f"{split}_decision"] == theirs.arrays[f"{split}_decision"]
+        assert agree.mean() > 0.98
+
+
+def test_paper_protocol_equals_scikit_learns_calibrated_classifier() -> None:
+    train, labels = blobs(300, 6, 4, distance=0.5)
+    ours = fit(train, labels, train, tolerance=1e-10)
+    fold = platt.stratified_folds(labels, 5, generator("platt folds", 3))
+    theirs = CalibratedClassifierCV(
+        LinearSVC(dual=False, tol=1e-12, max_iter=10000), method="sigmoid", cv=PredefinedSplit(fold), ensemble=False
+    ).fit(train.astype(float), labels)
+    np.testing.assert_allclose(ours.arrays["train_probabilities"], theirs.predict_proba(train.astype(float)), atol=1e-4)
+    inner = theirs.calibrated_classifiers_[0].estimator
+    np.testing.assert_allclose(ours.arrays["coefficients"], inner.coef_, atol=1e-6)
+    np.testing.assert_array_equal(ours.arrays["train_decision"], inner.predict(train.astype(float)))
+
+
+def test_authors_protocol_votes_as_libsvm() -> None:
+    train, labels = blobs(240, 5, 5, distance=0.4)
+    test, _ = blobs(400, 5, 5, seed=2, distance=0.4)
+    ours = fit(train, labels, test, loss="hinge", multiclass="ovo", tolerance=1e-10)
+    theirs = SVC(kernel="linear", tol=1e-6, max_iter=10**6, decision_function_shape="ovo").fit(
+        train.astype(float), labels
+    )
+    values = test.astype(float) @ ours.arrays["coefficients"].T + ours.arrays["intercepts"]
+    np.testing.assert_allclose(values, theirs.decision_function(test.astype(float)), atol=2e-3)
+    clear = np.abs(values).min(1) > 5e-3
+    assert clear.mean() > 0.9
+    np.testing.assert_array_equal(ours.arrays["test_decision"][clear], theirs.predict(test.astype(float))[clear])
+
+
+def test_decision_and_probability_part_without_signal() -> None:
+    """The sigmoids undo what the fit memorized: train accuracy by probability is far lower than by decision value."""
+    train, labels = blobs(600, 60, 10, distance=0.0)
+    result = fit(train, labels)
+    by_decision = (result.arrays["train_decision"] == labels).mean()
+    by_probability = (result.arrays["train_probabilities"].argmax(1) == labels).mean()
+    assert by_decision > by_probability + 0.1
+
+
+@settings(deadline=None, max_examples=12)
+@given(
+    st.integers(0, 10**6),
+    st.sampled_from(COMBINATIONS),
+    st.sampled_from([0.01, 1.0, 100.0]),
+    st.booleans(),
+    st.sampled_from([0.0, 0.4, 4.0]),
+)
+def test_certificate_is_true(
+    seed: int, combination: tuple[str, str], C: float, penalize: bool, distance: float
+) -> None:
+    """No optimizer gets below what the certificate says is left."""
+    train, labels = blobs(40, 3, 2, seed=seed, distance=distance)
+    loss, multiclass = combination
+    result = fit(train, labels, loss=loss, multiclass=multiclass, C=C, penalize_intercept=penalize)
+    check(result, 2)
+    squared = loss == "squared_hinge"
+    sides = np.where(labels == result.arrays["fit_classes"][0, 0], 1.0, -1.0)
+
+    def primal(weights: np.ndarray) -> float:
+        slack = np.maximum(0, 1 - sides * (train @ weights[:-1] + weights[-1]))
+        penalty = 0.5 * weights[:-1] @ weights[:-1] + (0.5 * weights[-1] ** 2 if penalize else 0.0)
+        return float(penalty + C * (slack**2 if squared else slack).sum())
+
+    start = np.append(result.arrays["coefficients"][0], result.arrays["intercepts"][0])
+    ours = primal(start)
+    for method in ("Powell", "Nelder-Mead"):
+        other = minimize(primal, start, method=method, options={"maxiter": 300}).fun
+        assert other >= ours * (1 - 1.1e-6)
+
+
+@pytest.mark.parametrize(("squared", "penalized"), [(True, True), (True, False), (False, True), (False, False)])
+def test_every_engine_reaches_the_same_objective(squared: bool, penalized: bool) -> None:
+    """Newton, the interior point in both eliminations, and a working set: one optimum."""
+    train, labels = blobs(900, 12, 2, distance=1.2)
+    points = torch.cat([torch.as_tensor(train, dtype=torch.float64), torch.ones(900, 1, dtype=torch.float64)], 1)
+    signs = torch.as_tensor(2.0 * labels - 1)[None]
+    shared = hinge.Problems(points, signs, 1.0, squared, penalized, points.T @ points)
+    own = hinge.Problems(points[None], signs, 1.0, squared, penalized)
+    found = [hinge.working_set(own), hinge.interior_point(own)[0], hinge.solve(shared)]
+    if squared:
+        found.append(hinge.newton(shared, sparse=0.0)[0])
+    few = torch.arange(10)
+    small = hinge.Problems(points[None, few], signs[:, few], 1.0, squared, penalized)
+    wide = hinge.Problems(
+        torch.cat([points[None, few, :-1], torch.zeros(1, 10, 30).double(), points[None, few, -1:]], 2),
+        signs[:, few],
+        1.0,
+        squared,
+        penalized,
+    )
+    by_points, by_weights = hinge.interior_point(wide)[0], hinge.interior_point(small)[0]
+    assert wide.points.shape[1] < wide.points.shape[2]
+    assert float(by_points.objective) == pytest.approx(float(by_weights.objective), rel=2e-6)
+    for one in found:
+        assert float(one.gap) <= 1e-6
+        assert float(one.objective) == pytest.approx(float(found[0].objective), rel=2e-6)
+
+
+@pytest.mark.gpu
+@pytest.mark.skipif(not torch.cuda.is_available(), reason="needs a CUDA device")
+@pytest.mark.parametrize(("loss", "multiclass"), COMBINATIONS)
+@pytest.mark.parametrize("distance", [0.8, 0.0])
+def test_cuda_reaches_the_same_optimum(loss: str, multiclass: str, distance: float) -> None:
+    train, labels = blobs(600, 24, 5, distance=distance)
+    options = {"loss": loss, "multiclass": multiclass, "tolerance": 1e-8}
+    here, there = (
+        svm.run(train, labels, train[:50], classes=5, options=options, seed=3, device=device)
+        for device in ("cpu", "cuda")
+    )
+    for result in (here, there):
+        check(result, 5, 1e-8)
+    assert there.report["objective"] == pytest.approx(here.report["objective"], rel=2e-8)
+    for split in ("train", "test"):
+        name = f"{split}_probabilities"
+        np.testing.assert_allclose(there.arrays[name], here.arrays[name], atol=2e-3)
+
+
+@pytest.mark.parametrize(("loss", "multiclass"), COMBINATIONS)
+@pytest.mark.parametrize("shape", ["wide", "random labels", "collapsed", "reference"])
+def test_a_simulated_gpu_reaches_the_same_optimum(loss: str, multiclass: str, shape: str) -> None:
+    train, labels = {
+        "wide": lambda: blobs(30, 50, 3),
+        "random labels": lambda: blobs(150, 6, 3, distance=0.0),
+        "collapsed": lambda: collapsed(90, 20, 3),
+        "reference": lambda: blobs(60, 5, 3),
+    }[shape]()
+    options = {"loss": loss, "multiclass": multiclass, "platt_folds": 2}
+    options["backend"] = "reference" if shape == "reference" else "exact"
+    here = svm.run(train, labels, train[:20], classes=3, options=options, seed=3, device="cpu")
+    with simulated() as device:
+        there = svm.run(train, labels, train[:20], classes=3, options=options, seed=3, device="cuda")
+    assert there.report["converged"] == here.report["converged"]
+    assert there.report["gap"] == pytest.approx(here.report["gap"], abs=1e-9)
+    assert there.report["objective"] == pytest.approx(here.report["objective"], rel=2e-6)
+    for split in ("train", "test"):
+        name = f"{split}_probabilities"
+        np.testing.assert_allclose(there.arrays[name], here.arrays[name], atol=2e-3)
+        assert np.array_equal(there.arrays[f"{split}_decision"], here.arrays[f"{split}_decision"])
+    if shape != "reference":
+        check(there, 3)
+        # Some looks at each step of all problems together, and at each problem where its factor is made anew.
+        assert sum(device.waits.values()) < 60 * 6 * (3 + there.report["iterations"])
+
+
+def test_gap_of_a_bad_fit_is_large() -> None:
+    points = torch.tensor([[1.0, 1.0], [-1.0, 1.0]], dtype=torch.float64)
+    problems = hinge.Problems(points, torch.tensor([[1.0, -1.0]]).double(), 1.0, True, True)
+    primal, gap, _ = hinge.certificate(problems, torch.zeros(1, 2, dtype=torch.float64))
+    assert float(primal) == 2.0
+    # α = 2C h = 2 for both: D = 4 − ½·16 − 2, a bound, if a poor one.
+    assert float(gap) == pytest.approx(2.0 - (4 - 8 - 2))
+
+
+@pytest.mark.parametrize(("loss", "multiclass"), COMBINATIONS)
+def test_collapsed_features(loss: str, multiclass: str) -> None:
+    train, labels = collapsed(400, 40, 10)
+    result = fit(train, labels, loss=loss, multiclass=multiclass)
+    check(result, 10)
+    np.testing.assert_array_equal(result.arrays["train_decision"], labels)
+    shuffled = np.random.default_rng(0).permutation(labels)
+    check(fit(train, shuffled, loss=loss, multiclass=multiclass), 10)
+
+
+@pytest.mark.parametrize(
+    ("loss", "multiclass", "classes"),
+    [
+        ("squared_hinge", "ovr", 100),
+        ("hinge", "ovo", 30),
+        pytest.param("hinge", "ovo", 100, marks=pytest.mark.slow),
+    ],
+)
+def test_many_classes(loss: str, multiclass: str, classes: int, monkeypatch: pytest.MonkeyPatch) -> None:
+    """In batches, and any size of batch gives the same fits."""
+    train, labels = blobs(5 * classes, 8, classes, distance=1.0)
+    whole = fit(train, labels, loss=loss, multiclass=multiclass)
+    check(whole, classes)
+    monkeypatch.setitem(svm.BATCH, "cpu", 2**21)
+    parts = fit(train, labels, loss=loss, multiclass=multiclass)
+    assert parts.report["objective"] == pytest.approx(whole.report["objective"], rel=2e-6)
+    assert (parts.arrays["train_decision"] == whole.arrays["train_decision"]).mean() > 0.98
+
+
+def test_more_dimensions_than_points() -> None:
+    train, labels = blobs(30, 200, 3, distance=0.2)
+    for loss, multiclass in COMBINATIONS:
+        ours = fit(train, labels, loss=loss, multiclass=multiclass)
+        check(ours, 3)
+        assert ours.arrays["coefficients"].shape == (3, 200)
+        assert ours.report["objective"] == pytest.approx(objective(train, labels, ours, loss=loss), rel=1e-6)
+    free = fit(train + 100, labels, loss="hinge", multiclass="ovo")
+    assert free.report["objective"] == pytest.approx(objective(train + 100, labels, free, loss="hinge"), rel=1e-4)
+
+
+def test_same_bits_again_and_seed_moves_only_the_sigmoids() -> None:
+    train, labels = blobs(200, 6, 3, distance=0.5)
+    one, two = fit(train, labels), fit(train, labels)
+    for name, array in one.arrays.items():
+        np.testing.assert_array_equal(array, two.arrays[name])
+    other = svm.run(train, labels, train[:5], classes=3, options={}, seed=4, device="cpu")
+    np.testing.assert_array_equal(one.arrays["coefficients"], other.arrays["coefficients"])
+    assert (one.arrays["sigmoids"] != other.arrays["sigmoids"]).any()
+    assert (one.report["platt"], other.report["platt"]) == ({"folds": 5, "seed": 3}, {"folds": 5, "seed": 4})
+
+
+def test_pca_and_normalisation_are_fitted_here_and_kept() -> None:
+    train, labels = blobs(120, 10, 3)
+    result = fit(train, labels, train, pca=4, normalize=True)
+    check(result, 3)
+    assert result.arrays["coefficients"].shape == (3, 4)
+    assert result.arrays["pca_basis"].shape == (10, 4)
+    rows = train / np.linalg.norm(train, axis=1, keepdims=True)
+    values = (rows - result.arrays["pca_mean"]) @ result.arrays["pca_basis"] @ result.arrays["coefficients"].T
+    decision = (values + result.arrays["intercepts"]).argmax(1)
+    assert (decision == result.arrays["train_decision"]).mean() > 0.99
+
+
+@pytest.mark.parametrize(("loss", "multiclass"), COMBINATIONS)
+def test_an_absent_class_has_no_part(loss: str, multiclass: str) -> None:
+    train, labels = blobs(90, 4, 3)
+    with_gap = np.array([0, 2, 5])[labels]
+    result = fit(train, with_gap, classes=7, loss=loss, multiclass=multiclass)
+    check(result, 7)
+    assert not result.arrays["train_probabilities"][:, [1, 3, 4, 6]].any()
+    assert set(result.arrays["train_decision"]) <= {0, 2, 5}
+    without = fit(train, labels, loss=loss, multiclass=multiclass)
+    np.testing.assert_array_equal(result.arrays["coefficients"], without.arrays["coefficients"])
+    np.testing.assert_array_equal(
+        result.arrays["train_probabilities"][:, [0, 2, 5]], without.arrays["train_probabilities"]
+    )
+
+
+@settings(deadline=None, max_examples=30)
+@given(
+    st.lists(st.integers(0, 4), min_size=1, max_size=14),
+    st.sampled_from(COMBINATIONS),
+    st.sampled_from(["normal", "constant", "zero", "two values"]),
+    st.integers(0, 100),
+)
+def test_small_and_odd_problems_have_a_result(
+    labels: list[int], combination: tuple[str, str], kind: str, seed: int
+) -> None:
+    """Classes with fewer points than folds, one class, one point, constant features: probabilities all the same."""
+    random = np.random.default_rng(seed)
+    train = random.normal(size=(len(labels), 3)).astype(np.float32)
+    if kind == "constant":
+        train[:] = 2.5
+    elif kind == "zero":
+        train[:] = 0
+    elif kind == "two values":
+        train = (train > 0).astype(np.float32)
+    loss, multiclass = combination
+    check(fit(train, np.array(labels), classes=5, loss=loss, multiclass=multiclass), 5)
+
+
+def test_one_class_only() -> None:
+    train, _ = blobs(20, 3, 2)
+    result = fit(train, np.full(20, 2), classes=4)
+    check(result, 4)
+    assert (result.arrays["train_probabilities"][:, 2] == 1).all()
+    assert (result.arrays["test_decision"] == 2).all()
+
+
+def test_a_class_of_one_point_is_left_out_of_its_own_fold() -> None:
+    train, labels = blobs(60, 4, 2, distance=2.0)
+    labels[0] = 2
+    for loss, multiclass in COMBINATIONS:
+        result = fit(train, labels, loss=loss, multiclass=multiclass)
+        check(result, 3)
+        assert (result.arrays["train_probabilities"][:, 2] > 0).all()
+
+
+@pytest.mark.parametrize("bad", [np.nan, np.inf, -np.inf])
+def test_features_that_are_not_finite(bad: float) -> None:
+    train, labels = blobs(20, 3, 2)
+    train[7, 1] = bad
+    with pytest.raises(UserError, match="point 7, dimension 1"):
+        fit(train, labels)
+
+
+@pytest.mark.parametrize(
+    ("options", "says"),
+    [
+        ({"loss": "hing"}, "loss must be squared_hinge or hinge"),
+        ({"multiclass": "all"}, "multiclass must be ovr or ovo"),
+        ({"backend": "libsvm"}, "backend must be exact or reference"),
+        ({"C": 0}, "C must be a number above 0"),
+        ({"C": float("nan")}, "C must be a number above 0"),
+        ({"tolerance": -1e-6}, "tolerance must be"),
+        ({"platt_folds": 1}, "platt_folds must be an integer of at least 2"),
+        ({"backend": "reference", "penalize_intercept": False}, "leave penalize_intercept out"),
+    ],
+)
+def test_bad_options_are_one_sentence(options: dict[str, Any], says: str) -> None:
+    train, labels = blobs(20, 3, 2)
+    with pytest.raises(UserError, match=says):
+        fit(train, labels, **options)
+
+
+def test_labels_out_of_range() -> None:
+    train, labels = blobs(20, 3, 2)
+    with pytest.raises(UserError, match="labels lie outside"):
+        svm.run(train, labels + 5, train, classes=4, options={}, seed=0, device="cpu")
+
+
+def test_a_fit_that_misses_its_tolerance_says_so(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(svm, "LIBSVM_ITERATIONS", 5)
+    train, labels = blobs(60, 4, 2, distance=0.1)
+    result = fit(train, labels, loss="hinge", multiclass="ovo", backend="reference")
+    assert result.report["converged"] is False
+    assert result.report["gap"] > 1e-3
+
+
+@settings(deadline=None, max_examples=25)
+@given(
+    st.integers(0, 10**6),
+    st.sampled_from([(10, 16), (28, 16), (60, 4), (40, 40)]),
+    st.sampled_from([0.0, 0.3, 5.0]),
+    st.sampled_from([1e-3, 1.0, 1e3]),
+    st.sampled_from([0.01, 1.0, 100.0]),
+    st.booleans(),
+    st.booleans(),
+)
+@example(0, (28, 16), 0.0, 1e3, 100.0, True, False)
+def test_solvers_converge_at_any_scale(
+    seed: int, shape: tuple[int, int], distance: float, C: float, scale: float, squared: bool, penalized: bool
+) -> None:
+    """From C in effect 0 to C in effect infinite, separable and not, with duplicates and points left out."""
+    random = np.random.default_rng(seed)
+    count, dimensions = shape
+    signs = torch.as_tensor(np.where(random.random((8, count)) < 0.4, 1.0, -1.0) * (random.random((8, count)) < 0.9))
+    signs[:, 0], signs[:, 1] = 1, -1
+    shift = distance * random.normal(size=dimensions)
+    features = random.normal(size=(count, dimensions)).round(1) + signs[0].numpy()[:, None] * shift
+    points = torch.cat([torch.as_tensor(scale * features), torch.ones(count, 1, dtype=torch.float64)], 1)
+    shared = hinge.Problems(points, signs, C, squared, penalized, points.T @ points)
+    own = hinge.Problems(points.expand(8, -1, -1).contiguous(), signs, C, squared, penalized)
+    one, two = hinge.solve(shared), hinge.solve(own)
+    assert float(one.gap.max()) <= 1e-6
+    assert float(two.gap.max()) <= 1e-6
+    torch.testing.assert_close(one.objective, two.objective, rtol=2e-6, atol=0)

@@ -1,0 +1,76 @@
+"""What every stage's command line does with bad input, faults and signals."""
+
+from __future__ import annotations
+
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+from conftest import SCRIPTS
+
+PROGRAM = """
+import os, sys, time
+from dnn_or_knn.runtime import command_line
+from dnn_or_knn.runtime.errors import UserError
+def main(args):
+    what = args.spec["what"]
+    if what == "bad": raise UserError("x is 1; make it 2")
+    if what == "fault": raise ZeroDivisionError("ours")
+    if what == "wait":
+        print("ready", flush=True); time.sleep(60)
+    if what == "threads":
+        import torch
+        print(os.environ["OMP_NUM_THREADS"], torch.get_num_threads())
+sys.exit(command_line.run(main, command_line.parser("A stage.")))
+"""
+
+
+def start(what: str, log: Path, *more: str, **spec: object) -> subprocess.Popen[str]:
+    import json
+
+    command = [sys.executable, "-c", PROGRAM, "--spec", json.dumps({"what": what, **spec}), "--log", str(log), *more]
+    return subprocess.Popen(command, cwd=SCRIPTS, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True)
+
+
+def test_bad_input_is_one_sentence_and_the_traceback_goes_to_the_log(tmp_path: Path) -> None:
+    child = start("bad", tmp_path / "log")
+    _, error = child.communicate()
+    assert child.returncode == 2
+    assert error == "error: x is 1; make it 2\n"
+    assert "Traceback" in (tmp_path / "log").read_text()
+
+
+def test_a_fault_of_ours_shows_its_traceback_in_both(tmp_path: Path) -> None:
+    child = start("fault", tmp_path / "log")
+    _, error = child.communicate()
+    assert child.returncode == 1
+    assert "ZeroDivisionError: ours" in error and "ZeroDivisionError: ours" in (tmp_path / "log").read_text()
+
+
+def test_sigterm_ends_a_job_with_its_own_status(tmp_path: Path) -> None:
+    child = start("wait", tmp_path / "log")
+    assert child.stdout is not None and child.stdout.readline() == "ready\n"
+    child.terminate()
+    _, error = child.communicate(timeout=60)
+    assert child.returncode == 75
+    assert error == "stopped: SIGTERM; run again to resume\n"
+
+
+def test_threads_are_pinned(tmp_path: Path) -> None:
+    out, _ = start("threads", tmp_path / "log", "--threads", "2").communicate()
+    assert out == "2 2\n"
+
+
+def test_code_edited_after_planning_stops_the_job(tmp_path: Path) -> None:
+    child = start("ok", tmp_path / "log", code={"files": ["dnn_or_knn/runtime/errors.py"], "digest": "0" * 64})
+    _, error = child.communicate()
+    assert child.returncode == 2 and "changed after Snakemake started" in error
+
+
+@pytest.mark.parametrize("spec", ["{", "nowhere.json", "[1]"])
+def test_a_wrong_specification_is_refused(spec: str) -> None:
+    done = subprocess.run(
+        [sys.executable, "-c", PROGRAM, "--spec", spec], cwd=SCRIPTS, capture_output=True, text=True, check=False
+    )
+    assert done.returncode == 2 and "Traceback" not in done.stderr

@@ -1,0 +1,205 @@
+"""verify.py names whatever does not fit; archive.py carries results over, whole, and refuses what it did not make."""
+
+from __future__ import annotations
+
+import argparse
+import io
+import shutil
+import tarfile
+from collections.abc import Callable
+from pathlib import Path
+
+import archive
+import pytest
+import verify
+from dnn_or_knn.runtime import code_digest, files, provenance
+from dnn_or_knn.runtime.errors import UserError
+
+RESULTS = Path("results/toy")
+RUN = RESULTS / "digits/mlp8/true-labels/seed0"
+
+
+def make(manifest: Path, arrays: list[Path], inputs: list[Path], key: str = "files") -> None:
+    """Make a result as a stage does: files, a manifest that lists them, provenance."""
+    for path in arrays:
+        files.write_text(path, f"the content of {path.name}")
+    folder = arrays[0].parent
+    files.write_json(manifest, {key: files.listing(folder, [path.name for path in arrays])})
+    spec = {"k": 30, "code": {"files": ["probe.py"], "digest": code_digest.code_digest("probe.py")}}
+    args = argparse.Namespace(spec=spec, threads=1)
+    provenance.write(manifest.with_suffix(".provenance.json"), args, inputs=inputs, results=[manifest])
+
+
+@pytest.fixture
+def here(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    """A checkout with a small experiment: a network's weights, features that were let go, logits, a probe, a figure."""
+    # None of the names that may be absent counts above the experiment's folder.
+    root = tmp_path / "features" / "checkout"
+    root.mkdir(parents=True)
+    monkeypatch.chdir(root)
+    make(RUN / "training.json", [RUN / "checkpoints" / "step000000.pt"], [])
+    shard = RUN / "features" / "steps000000-000000.json"
+    make(shard, [RUN / "features" / shard.stem / "a.npy"], [RUN / "training.json"])
+    shutil.rmtree(RUN / "features" / shard.stem)
+    fits = RUN / "probes" / "knn" / shard.name
+    make(fits, [fits.with_suffix("") / "a.npz"], [shard])
+    make(
+        RESULTS / "figures" / "figure1.json",
+        [RESULTS / "figures" / f"figure1.{kind}" for kind in ("pdf", "csv")],
+        [fits],
+    )
+    files.write_json(RESULTS / ".frozen.json", {"config": {}})
+    return root
+
+
+def found() -> list[str]:
+    return list(verify.problems(RESULTS))
+
+
+def test_a_whole_folder_fits_and_what_was_let_go_is_counted(here: Path) -> None:
+    let_go: list[Path] = []
+    assert list(verify.problems(RESULTS, let_go)) == []
+    assert let_go == [RUN / "features" / "steps000000-000000"]
+
+
+def altered(path: Path) -> None:
+    content = bytearray(path.read_bytes())
+    content[len(content) // 2] ^= 1
+    path.write_bytes(content)
+
+
+def record(path: Path, **values: object) -> None:
+    files.write_json(path, files.read_json(path) | values)
+
+
+FITS = RUN / "probes/knn/steps000000-000000"
+FIGURE = RESULTS / "figures/figure1"
+
+
+@pytest.mark.parametrize(
+    ("path", "damage", "words"),
+    [
+        (RUN / "checkpoints/step000000.pt", altered, "is damaged: its SHA-256"),
+        (FITS / "a.npz", altered, "is damaged: its SHA-256"),
+        (FIGURE.with_suffix(".pdf"), altered, "is damaged: its SHA-256"),
+        (FIGURE.with_suffix(".csv"), lambda path: path.write_text(""), "is damaged: 0 bytes instead of"),
+        (FIGURE.with_suffix(".csv"), Path.unlink, "is missing though its manifest lists it"),
+        (FIGURE.with_suffix(".json"), lambda path: record(path, panels=3), "but on disk it has"),
+        (FIGURE.with_suffix(".json"), lambda path: path.write_text("{"), "is not valid JSON"),
+        (
+            FIGURE.with_suffix(".json"),
+            lambda path: path.write_text('{"files": {"figure1.pdf": 3}}'),
+            "does not say what",
+        ),
+        (FITS.with_suffix(".json"), Path.unlink, "which is missing"),
+        (RUN / "training.json", lambda path: record(path, more=1), "says that the job read"),
+        (RUN / "training.provenance.json", lambda path: record(path, wall_seconds=1e6), "was altered"),
+        (RUN / "training.provenance.json", lambda path: record(path, code={}), "names a code digest"),
+        (RUN / "training.provenance.json", lambda path: path.write_text("{}"), "is no record of provenance"),
+        (RUN / "training.provenance.json", lambda path: path.write_text("[1]"), "is no record of provenance"),
+        (RUN / "training.provenance.json", lambda path: path.write_bytes(b"\xff"), "is not valid JSON"),
+        (RUN / "training.json", lambda path: path.with_suffix(".provenance.json").unlink(), "belongs to no result"),
+        (FITS / "b.npz", lambda path: path.write_text("more"), "belongs to no result"),
+        (RESULTS / "notes.txt", lambda path: path.write_text("more"), "belongs to no result"),
+        (
+            FIGURE.with_suffix(".csv"),
+            lambda path: path.with_suffix(".json").write_text("{"),
+            "no result (as 1 more there)",
+        ),
+    ],
+)
+def test_whatever_does_not_fit_is_named(here: Path, path: Path, damage: Callable[[Path], object], words: str) -> None:
+    damage(path)
+    assert [sentence for sentence in found() if path.name in sentence and words in sentence], found()
+
+
+def test_results_travel_without_what_is_large(here: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    assert archive.pack(RESULTS, tmp_path / "toy.tar.gz") == 11
+    before = {path: path.read_bytes() for path in archive.packed(RESULTS)}
+    monkeypatch.chdir(tmp_path)
+    assert archive.unpack(tmp_path / "toy.tar.gz") == 11
+    assert {path: path.read_bytes() for path in archive.packed(RESULTS)} == before
+    assert found() == [] and not (RUN / "checkpoints").exists()
+    assert sorted(path.name for path in Path("results").iterdir()) == ["toy"]
+    with pytest.raises(UserError, match="results/toy exists already"):
+        archive.unpack(tmp_path / "toy.tar.gz")
+
+
+def test_damaged_results_are_not_packed(here: Path, tmp_path: Path) -> None:
+    (RUN / "checkpoints/step000000.pt").write_text("weights do not travel")
+    archive.pack(RESULTS, tmp_path / "toy.tar.gz")
+    altered(FIGURE.with_suffix(".pdf"))
+    with pytest.raises(UserError, match=r"results/toy is not packed, since .*figure1\.pdf is damaged"):
+        archive.pack(RESULTS, tmp_path / "new.tar.gz")
+    assert not (tmp_path / "new.tar.gz").exists()
+
+
+@pytest.mark.parametrize("name", ["elsewhere/toy", "results", "results/none", "results/toy/digits", "/results/toy"])
+def test_only_an_experiment_is_packed(here: Path, tmp_path: Path, name: str) -> None:
+    with pytest.raises(UserError, match="is not an experiment's folder below results/"):
+        archive.pack(Path(name), tmp_path / "toy.tar.gz")
+
+
+def member(name: str, kind: bytes = tarfile.REGTYPE, *, link: str = "", content: bytes = b"", size: int = -1) -> tuple:
+    info = tarfile.TarInfo(name)
+    info.type, info.linkname, info.size = kind, link, len(content) if size < 0 else size
+    return info, None if size >= 0 else io.BytesIO(content)
+
+
+EVIL = {
+    "a path that climbs": ([member("results/../x")], "no plain file below results/"),
+    "an absolute path": ([member("/tmp/x")], "no plain file below results/"),
+    "code": ([member("workflow/scripts/train.py")], "no plain file below results/"),
+    "a file beside the experiments": ([member("results/x")], "no plain file below results/"),
+    "a symbolic link": ([member("results/toy/x", tarfile.SYMTYPE, link="/etc")], "no plain file below results/"),
+    "a hard link": ([member("results/toy/x", tarfile.LNKTYPE, link="/etc/passwd")], "no plain file below results/"),
+    "a device": ([member("results/toy/x", tarfile.CHRTYPE)], "no plain file below results/"),
+    "a pipe": ([member("results/toy/x", tarfile.FIFOTYPE)], "no plain file below results/"),
+    "a folder": ([member("results/toy/x", tarfile.DIRTYPE)], "no plain file below results/"),
+    "one name twice": ([member("results/toy/x"), member("results/toy/x")], "no plain file below results/"),
+    "a lock of Snakemake's": ([member(".snakemake/locks/0.input.lock")], "no plain file below results/"),
+    "two experiments": ([member("results/toy/x"), member("results/other/x")], "one experiment's results"),
+    "nothing": ([], "one experiment's results"),
+    "no provenance": ([member("results/toy/x")], "it holds no provenance"),
+    "a record of Snakemake's": (
+        [member("results/toy/x"), member(".snakemake/metadata/x")],
+        "no plain file below results/",
+    ),
+    "more than the disk holds": ([member("results/toy/x", size=2**55)], "the disk has less free"),
+}
+
+
+@pytest.mark.parametrize("name", EVIL)
+def test_what_pack_did_not_make_is_refused(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, name: str) -> None:
+    members, words = EVIL[name]
+    with tarfile.open(tmp_path / "evil.tar.gz", "w:gz") as tar:
+        for info, content in members:
+            tar.addfile(info, content)
+            if content is not None:
+                content.seek(0)
+    (tmp_path / "checkout").mkdir()
+    monkeypatch.chdir(tmp_path / "checkout")
+    with pytest.raises(UserError, match=words) as caught:
+        archive.unpack(tmp_path / "evil.tar.gz")
+    assert "\n" not in str(caught.value)
+    assert [path for path in (tmp_path / "checkout").rglob("*") if path.name != "results"] == []
+
+
+@pytest.mark.parametrize("how", ["cut", "altered", "empty", "no archive", "missing"])
+def test_a_damaged_archive_leaves_nothing(
+    here: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, how: str
+) -> None:
+    path = tmp_path / "toy.tar.gz"
+    archive.pack(RESULTS, path)
+    whole = path.read_bytes()
+    content = {"cut": whole[: len(whole) // 2], "altered": bytearray(whole), "empty": b"", "no archive": b"text"}.get(
+        how
+    )
+    if how == "altered":
+        content[len(whole) // 2] ^= 0xFF
+    path.unlink() if content is None else path.write_bytes(content)
+    (tmp_path / "checkout").mkdir()
+    monkeypatch.chdir(tmp_path / "checkout")
+    with pytest.raises(UserError, match=r"could not be unpacked|does not exist|is damaged"):
+        archive.unpack(path)
+    assert [path for path in (tmp_path / "checkout").rglob("*") if path.name != "results"] == []

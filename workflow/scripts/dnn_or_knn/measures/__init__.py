@@ -1,0 +1,1 @@
+"""Accuracy, P_SAME, D_KL, and their tables."""

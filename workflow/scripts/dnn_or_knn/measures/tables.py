@@ -1,0 +1,145 @@
+"""The tidy tables: their columns, how they are written, how they are read.
+
+Measures: one row per run, step, layer, split and model. Replicates: the same rows with a list of bootstrap replicates
+in place of each number. Fractions lie in [0, 1], divergences are in nats. Parquet is what programs read; the CSV holds
+the same numbers for everyone else.
+"""
+
+from __future__ import annotations
+
+import contextlib
+from collections.abc import Iterator, Mapping
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pandas as pd
+
+from ..runtime import files
+from ..runtime.errors import UserError
+
+#: What names a row.
+KEYS = ["dataset", "architecture", "labels", "seed", "step", "layer", "layer_index", "split", "model"]
+#: What each row measures; the first four have replicates.
+REPLICATED = ["accuracy", "p_same", "d_kl", "d_kl_column"]
+COLUMNS = [
+    *KEYS,
+    "count",
+    "accuracy",
+    "accuracy_decision",
+    "accuracy_probability",
+    "p_same",
+    "d_kl",
+    "d_kl_column",
+    "floored",
+    "generalization_gap",
+    "converged",
+    "gap",
+]
+TYPES = dict.fromkeys(["seed", "step", "layer_index", "count", "floored"], "int64") | {"converged": "bool"}
+#: One row per run.
+RUN_COLUMNS = [
+    "dataset",
+    "architecture",
+    "labels",
+    "seed",
+    "classes",
+    "train_count",
+    "test_count",
+    "memorization_step",
+    "step_90",
+    "last_step",
+    "final_train_accuracy",
+    "final_test_accuracy",
+]
+RUN_KEYS = RUN_COLUMNS[:4]
+MANIFEST = "measures.json"
+MEASURES = "measures.parquet"
+REPLICATES = "replicates.parquet"
+RUNS = "runs.csv"
+
+
+def frame(rows: list[dict[str, Any]]) -> pd.DataFrame:
+    """Return rows of measures as a table with the columns and types of `COLUMNS`; numbers not given are NaN."""
+    table = pd.DataFrame(rows).reindex(columns=COLUMNS)
+    numbers = [name for name in COLUMNS[len(KEYS) :] if name not in TYPES]
+    return table.astype(TYPES | dict.fromkeys(numbers, "float64"))
+
+
+def write(folder: str | Path, measures: pd.DataFrame, replicates: Mapping[str, np.ndarray]) -> list[str]:
+    """Write the tables of a run or an experiment into `folder`, and return the names of the files.
+
+    Parameters
+    ----------
+    measures: from `frame`.
+    replicates: for each of `REPLICATED` the replicates of each row, float64 (rows, replicates).
+    """
+    import pyarrow as pa
+    import pyarrow.parquet as pq
+
+    folder = Path(folder)
+    columns = {name: pa.array(measures[name].to_numpy()) for name in KEYS}
+    for name in REPLICATED:
+        values = np.ascontiguousarray(replicates[name], dtype=np.float64)
+        if values.shape[0] != len(measures):
+            raise ValueError(f"{len(measures)} rows, but {values.shape[0]} rows of replicates of {name}")
+        offsets = np.arange(len(values) + 1, dtype=np.int32) * values.shape[1]
+        columns[name] = pa.ListArray.from_arrays(pa.array(offsets), pa.array(values.ravel()))
+    with files.atomic(folder / MEASURES) as temporary:
+        pq.write_table(pa.Table.from_pandas(measures, preserve_index=False), temporary)
+    with files.atomic(folder / "measures.csv") as temporary:
+        measures.to_csv(temporary, index=False, lineterminator="\n")
+    with files.atomic(folder / REPLICATES) as temporary:
+        pq.write_table(pa.table(columns), temporary, use_dictionary=KEYS)
+    return [MEASURES, "measures.csv", REPLICATES]
+
+
+def read(folder: str | Path) -> pd.DataFrame:
+    """Return the measures table in `folder`; a missing or damaged file raises `UserError`."""
+    import pyarrow.parquet as pq
+
+    path = Path(folder) / MEASURES
+    with _readable(path):
+        return pq.read_table(path).to_pandas()
+
+
+def read_replicates(folder: str | Path) -> dict[str, np.ndarray]:
+    """Return the replicates in `folder`, float64 (rows, replicates) for each of `REPLICATED`.
+
+    Rows are those of `read`, in the same order; a missing or damaged file raises `UserError`.
+    """
+    import pyarrow.parquet as pq
+
+    path = Path(folder) / REPLICATES
+    with _readable(path):
+        table = pq.read_table(path, columns=REPLICATED)
+        rows = table.num_rows
+        return {name: table[name].combine_chunks().flatten().to_numpy().reshape(rows, -1) for name in REPLICATED}
+
+
+def read_runs(folder: str | Path) -> pd.DataFrame:
+    """Return the experiment's table of runs: steps that were never reached are NA (nullable integers)."""
+    path = Path(folder) / RUNS
+    with _readable(path):
+        steps = {"memorization_step": "Int64", "step_90": "Int64"}
+        table = pd.read_csv(path, dtype=steps, keep_default_na=False, na_values=[""])
+    absent = [name for name in RUN_COLUMNS if name not in table.columns]
+    if absent:
+        raise UserError(f"{path} has no column '{absent[0]}'; delete it and run again")
+    return table
+
+
+def run_name(run: Mapping[str, Any]) -> str:
+    """Return a run's name as in its path: dataset/architecture/labels/seed0."""
+    return f"{run['dataset']}/{run['architecture']}/{run['labels']}/seed{run['seed']}"
+
+
+@contextlib.contextmanager
+def _readable(path: Path) -> Iterator[None]:
+    """Turn the errors of reading a table into one sentence for the user."""
+    try:
+        yield
+    except FileNotFoundError as error:
+        raise UserError(f"{path} is missing; run the stage that makes it first") from error
+    except (OSError, ValueError, KeyError) as error:
+        raise UserError(f"{path} is damaged ({error}); delete it and run again") from error

@@ -1,0 +1,1 @@
+"""What will run: configuration, runs, specifications. No torch."""

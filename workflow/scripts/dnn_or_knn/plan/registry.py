@@ -1,0 +1,175 @@
+"""What exists: data sets, architectures, probes.  To add one is one entry here and one configuration block.
+
+An entry names the module that does the work, so that reading the tables imports nothing, and declares its options
+as JSON schema: the configuration is checked against it, and docs/configuration.md is generated from it. What a job
+uses of an entry goes into the job's specification; this file itself is no job's code, and a new entry makes nothing
+stale.
+"""
+
+from __future__ import annotations
+
+from typing import Any
+
+Entry = dict[str, Any]
+
+
+def _choice(description: str, *values: object) -> Entry:
+    """An option with fixed values, the first being the default."""
+    return {"enum": list(values), "default": values[0], "description": description}
+
+
+def _number(description: str, default: float, **bounds: float) -> Entry:
+    kind = "integer" if isinstance(default, int) else "number"
+    return {"type": kind, "default": default, "description": description, **bounds}
+
+
+#: name → how to load it (module in `loaders/`), its geometry, its options.
+DATASETS: dict[str, Entry] = {
+    "digits": {
+        "loader": "digits",
+        "channels": 1,
+        "size": 8,
+        "classes": 10,
+        "options": {
+            "test_fraction": _number(
+                "Share of the images that are the test set.", 0.2, exclusiveMinimum=0, exclusiveMaximum=1
+            ),
+            "split_seed": _number("Seed of the split.", 0, minimum=0),
+        },
+    },
+    "fashion14": {
+        "loader": "bundled",
+        "file": "fashion14/fashion-mnist-14.npz",
+        "sha256": "b3beb8ea9c574c79f2b84a7ff67c3eb62f02afa581b794f25f7c73e0b9974f25",
+        "class_names": [
+            "T-shirt/top",
+            "Trouser",
+            "Pullover",
+            "Dress",
+            "Coat",
+            "Sandal",
+            "Shirt",
+            "Sneaker",
+            "Bag",
+            "Ankle boot",
+        ],
+        "channels": 1,
+        "size": 14,
+        "classes": 10,
+        "options": {},
+    },
+    "mnist": {"loader": "torchvision", "class": "MNIST", "channels": 1, "size": 28, "classes": 10, "options": {}},
+    "cifar10": {"loader": "torchvision", "class": "CIFAR10", "channels": 3, "size": 32, "classes": 10, "options": {}},
+    "cifar100": {
+        "loader": "torchvision",
+        "class": "CIFAR100",
+        "channels": 3,
+        "size": 32,
+        "classes": 100,
+        "options": {},
+    },
+}
+
+_ANY_NETWORK: Entry = {
+    "initialization": _choice("Distribution of the initial weights.", "he", "glorot", "authors"),
+    "normalize_embedding": _choice("L2-normalise the embedding before the last layer.", False, True),
+}
+_EMBEDDING = {"embedding": _number("Width of the embedding.", 640, minimum=1)}
+
+#: name pattern (its groups are integers of the network) → module in `networks/`, layers with weights (`depth`, where it is
+#: no group of the name), options.
+ARCHITECTURES: dict[str, Entry] = {
+    r"mlp(?P<width>[1-9]\d*)": {"module": "mlp", "depth": 2, "options": _ANY_NETWORK},
+    r"lenet": {"module": "lenet", "depth": 4, "options": _ANY_NETWORK | _EMBEDDING},
+    r"wrn-(?P<depth>[1-9]\d*)-(?P<width>[1-9]\d*)": {
+        "module": "wrn",
+        "options": _ANY_NETWORK
+        | {
+            "activation": _choice("ReLU, or leaky ReLU with slope 0.1.", "relu", "leaky_relu"),
+            "shortcut": _choice(
+                "Where the width changes: 1×1 convolution, or average pooling and zero channels (no parameters).",
+                "conv",
+                "pool",
+            ),
+            "batch_norm_momentum": _number("Weight of the new batch in running statistics.", 0.1, minimum=0, maximum=1),
+            "batch_norm_eps": _number("Added to the variance in batch normalisation.", 1e-5, exclusiveMinimum=0),
+        },
+    },
+}
+
+_ANY_PROBE: Entry = {
+    "pca": {
+        "type": ["object", "null"],
+        "additionalProperties": False,
+        "required": ["components"],
+        "default": None,
+        "description": "PCA to `components` dimensions, fitted on the train features of each evaluation, at every probe point but `skip_layers`.",
+        "properties": {
+            "components": _number("Dimensions kept, at most.", 64, minimum=1),
+            "skip_layers": {
+                "type": "array",
+                "items": {"type": "string"},
+                "default": [],
+                "description": "Probe points left as they are.",
+            },
+        },
+    },
+    "normalize": _choice("L2-normalise the features first.", False, True),
+}
+
+_ANY_LINEAR: Entry = {
+    "C": _number("Inverse strength of the penalty.", 1.0, exclusiveMinimum=0),
+    "tolerance": _number("Relative distance from the optimum at which a fit stops.", 1e-6, exclusiveMinimum=0),
+    "backend": _choice("This project's solver, or scikit-learn on the same objective.", "exact", "reference"),
+}
+
+#: kind → module in `probes/`, options.
+PROBES: dict[str, Entry] = {
+    "knn": {
+        "module": "knn",
+        "options": _ANY_PROBE
+        | {
+            "metric": _choice("Distance.", "l2", "l1", "cosine"),
+            "k": _number("Neighbours that vote.", 30, minimum=1),
+            "k_max": _number(
+                "Neighbours kept on disk; any k up to it is read off without another search.",
+                30,
+                minimum=1,
+                maximum=100_000,
+            ),
+            "k_sweep": {
+                "type": "array",
+                "items": {"type": "integer", "minimum": 1},
+                "default": [],
+                "description": "Further k, measured beside `k` under names such as `knn-k5`.",
+            },
+            "chunk_mib": _number("Memory of the search beside its inputs, in MiB.", 256, minimum=1),
+            "backend": _choice("This project's search, scikit-learn's, or faiss's.", "exact", "reference", "faiss"),
+        },
+    },
+    "svm": {
+        "module": "svm",
+        "options": _ANY_PROBE
+        | _ANY_LINEAR
+        | {
+            "loss": _choice("Loss of the margin.", "squared_hinge", "hinge"),
+            "multiclass": _choice("One classifier a class, or one a pair of classes.", "ovr", "ovo"),
+            "predict": _choice(
+                "What gives the label, the decision values or the Platt probabilities.", "decision", "probability"
+            ),
+            "platt_folds": _number("Folds of the scores that the Platt sigmoids are fitted on.", 5, minimum=2),
+        },
+    },
+    "logistic": {
+        "module": "logistic",
+        "options": _ANY_PROBE
+        | _ANY_LINEAR
+        | {
+            "penalty": _choice("Norm of the penalty.", "l2", "l1"),
+            "multiclass": _choice("Softmax, or one sigmoid a class.", "multinomial", "ovr"),
+        },
+    },
+}
+
+#: Options of a probe that are read off its outputs by the measures and do not belong to the fit.
+READ_OFF = ("k", "k_sweep", "predict")

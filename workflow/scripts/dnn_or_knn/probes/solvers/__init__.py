@@ -1,0 +1,1 @@
+"""Certified solvers, independent of the probes that use them."""

@@ -1,0 +1,1 @@
+"""How any job runs; never part of a code digest."""

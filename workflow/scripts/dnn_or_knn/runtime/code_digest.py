@@ -1,0 +1,88 @@
+"""The digest of the code that a job runs: comments, formatting and docstrings do not count."""
+
+from __future__ import annotations
+
+import ast
+import functools
+import hashlib
+from collections.abc import Mapping
+from pathlib import Path
+
+PACKAGE = Path(__file__).resolve().parents[1]
+SCRIPTS = PACKAGE.parent
+#: Tables that name modules. What a job takes from them is in its specification, so that a new entry makes nothing stale.
+NOT_CODE = {PACKAGE / "plan" / "registry.py"}
+
+
+@functools.cache
+def code_digest(*entries: str) -> str:
+    """Return the digest of some files and of every module of this project that they import, however deep.
+
+    Parameters
+    ----------
+    entries: paths relative to `workflow/scripts`, such as ``"train.py"`` or ``"dnn_or_knn/networks/wrn.py"``.
+    """
+    return digest_of(code_files(*entries))
+
+
+def digest_of(files: Mapping[str, str]) -> str:
+    """Return the one digest of some files' digests by name."""
+    lines = [f"{name} {files[name]}" for name in sorted(files, key=Path)]
+    return hashlib.sha256("\n".join(lines).encode()).hexdigest()
+
+
+def code_files(*entries: str) -> dict[str, str]:
+    """Return ``{file: digest}``, sorted, of some files and of all that they import of this project."""
+    seen: dict[Path, str] = {}
+    waiting = [SCRIPTS / entry for entry in entries]
+    while waiting:
+        path = waiting.pop()
+        if path in seen or path in NOT_CODE:
+            continue
+        seen[path], imports = _meaning(path)
+        waiting.extend([*imports, *_packages(path)])
+    return {path.relative_to(SCRIPTS).as_posix(): seen[path] for path in sorted(seen)}
+
+
+@functools.cache
+def _meaning(path: Path) -> tuple[str, list[Path]]:
+    """Return one file's digest over its syntax tree, and the project files that it imports."""
+    tree = ast.parse(path.read_text(encoding="utf-8"), str(path))
+    imports = [found for node in ast.walk(tree) for found in _imported(node, path)]
+    return hashlib.sha256(_text(tree).encode()).hexdigest(), imports
+
+
+def _text(node: object) -> str:
+    """Return a syntax tree as text, the same on every Python: empty fields and docstrings left out."""
+    if isinstance(node, list):
+        return "[" + ",".join(_text(item) for item in node) + "]"
+    if not isinstance(node, ast.AST):
+        return repr(node)
+    fields = []
+    for name, value in ast.iter_fields(node):
+        if name == "body" and isinstance(node, ast.Module | ast.ClassDef | ast.FunctionDef | ast.AsyncFunctionDef):
+            value = value[1:] if ast.get_docstring(node, clean=False) is not None else value
+        if value not in (None, []) and name not in ("type_comment", "kind"):
+            fields.append(f"{name}={_text(value)}")
+    return f"{type(node).__name__}({','.join(fields)})"
+
+
+def _packages(path: Path) -> list[Path]:
+    """Return the `__init__.py` of every package around a file: importing the file runs them first."""
+    folders = [folder for folder in path.parents if SCRIPTS in folder.parents]
+    return [folder / "__init__.py" for folder in folders if (folder / "__init__.py").is_file()]
+
+
+def _imported(node: ast.AST, path: Path) -> list[Path]:
+    """Return the files of this project that one import statement names."""
+    if isinstance(node, ast.Import):
+        dotted = [alias.name for alias in node.names]
+        bases = [SCRIPTS / name.replace(".", "/") for name in dotted]
+    elif isinstance(node, ast.ImportFrom):
+        base = path.parents[node.level - 1] if node.level else SCRIPTS
+        base = base / (node.module or "").replace(".", "/")
+        bases = [base, *(base / alias.name for alias in node.names)]
+    else:
+        return []
+    files = [file for base in bases for file in (base.with_suffix(".py"), base / "__init__.py")]
+    return [file for file in files if file.is_file() and SCRIPTS in file.parents]

@@ -1,0 +1,135 @@
+"""What every stage's command line shares: arguments, log file, pinned threads, one sentence on bad input."""
+
+from __future__ import annotations
+
+import argparse
+import json
+import logging
+import os
+import signal
+import sys
+import time
+import traceback
+from collections.abc import Callable, Sequence
+from pathlib import Path
+from typing import Any
+
+from .code_digest import code_digest
+from .errors import Interrupted, UserError
+from .files import DISK_ERRORS, WRITE_ERRORS, refused
+
+#: Exit statuses: bad input (one sentence on stderr), and stopped by a signal with the state saved.
+EXIT_USER_ERROR = 2
+EXIT_INTERRUPTED = 75
+THREAD_VARIABLES = ("OMP_NUM_THREADS", "MKL_NUM_THREADS", "OPENBLAS_NUM_THREADS", "NUMEXPR_NUM_THREADS")
+log = logging.getLogger("dnn_or_knn")
+
+
+def parser(description: str | None) -> argparse.ArgumentParser:
+    """Return a parser with the options that all stages have."""
+    arguments = argparse.ArgumentParser(
+        description=description, formatter_class=argparse.RawDescriptionHelpFormatter, allow_abbrev=False
+    )
+    arguments.add_argument(
+        "--spec", required=True, type=specification, help="the job's values: JSON, or a file that holds it"
+    )
+    arguments.add_argument("--threads", type=int, default=1, help="CPU threads, pinned (default: 1)")
+    arguments.add_argument("--log", type=Path, help="log file, tracebacks included (default: stderr alone)")
+    return arguments
+
+
+def specification(text: str) -> dict[str, Any]:
+    """Return the job specification given as JSON or as the path of a JSON file."""
+    try:
+        value = json.loads(text if text.lstrip().startswith(("{", "[")) else Path(text).read_text(encoding="utf-8"))
+    except (OSError, ValueError) as error:
+        raise argparse.ArgumentTypeError(f"is neither JSON nor a JSON file: {error}") from error
+    if not isinstance(value, dict):
+        raise argparse.ArgumentTypeError("must be a JSON object")
+    return value
+
+
+def run(
+    main: Callable[[argparse.Namespace], None], arguments: argparse.ArgumentParser, argv: Sequence[str] | None = None
+) -> int:
+    """Parse the command line, pin threads, open the log, call `main`, and return the exit status.
+
+    `UserError`, or a disk that is full or refuses, becomes one sentence on stderr and status 2; SIGTERM raises
+    `Interrupted` in the main thread, status 75; any other exception is a fault of ours: its traceback goes to the log and
+    stderr, status 1.
+    """
+    args = arguments.parse_args(argv)
+    pin_threads(args.threads)
+    signal.signal(signal.SIGTERM, _interrupt)
+    started = time.monotonic()
+    try:
+        start_log(args.log)
+        check_code(args.spec)
+        main(args)
+    except UserError as error:
+        log.debug("%s", traceback.format_exc())
+        log.error("error: %s", error)
+        return EXIT_USER_ERROR
+    except (Interrupted, KeyboardInterrupt) as error:
+        log.error("stopped: %s; run again to resume", error or "interrupted")
+        return EXIT_INTERRUPTED
+    except MemoryError:
+        log.debug("%s", traceback.format_exc())
+        log.error("error: out of memory; give the job more memory (mem_mb) or lower its chunk or batch size")
+        return EXIT_USER_ERROR
+    except Exception as error:
+        if isinstance(error, OSError) and error.errno in DISK_ERRORS:
+            log.debug("%s", traceback.format_exc())
+            what = "written" if error.errno in WRITE_ERRORS else "read or written"
+            log.error("error: %s", refused(error.filename, error.errno, what))
+            return EXIT_USER_ERROR
+        log.error("%s", traceback.format_exc())
+        return 1
+    log.info("done in %.1f s", time.monotonic() - started)
+    return 0
+
+
+def check_code(spec: dict[str, Any]) -> None:
+    """Stop a job whose code was edited after Snakemake had planned it: its record would name the wrong code."""
+    code = spec.get("code")
+    if code and code_digest(*code["files"]) != code["digest"]:
+        raise UserError("the code of this job changed after Snakemake started; run again")
+
+
+def _interrupt(number: int, _frame: object) -> None:
+    raise Interrupted(signal.Signals(number).name)
+
+
+def pin_threads(threads: int) -> None:
+    """Pin the thread pools of OpenMP, MKL and OpenBLAS, before the libraries are loaded, and torch's if it is."""
+    if threads < 1:
+        raise SystemExit("--threads must be at least 1")
+    for name in THREAD_VARIABLES:
+        os.environ[name] = str(threads)
+    if "torch" in sys.modules:
+        sys.modules["torch"].set_num_threads(threads)
+
+
+def start_log(path: Path | None) -> None:
+    """Send plain lines to stderr, and everything, with times, to the log file."""
+    log.setLevel(logging.DEBUG)
+    log.propagate = False
+    for handler in list(log.handlers):
+        log.removeHandler(handler)
+    console = logging.StreamHandler(sys.stderr)
+    console.setLevel(logging.INFO)
+    console.setFormatter(logging.Formatter("%(message)s"))
+    log.addHandler(console)
+    if path is not None:
+        path.parent.mkdir(parents=True, exist_ok=True)
+        file = LogFile(path, mode="a", encoding="utf-8")
+        file.setFormatter(logging.Formatter("%(asctime)s %(levelname)s %(message)s"))
+        log.addHandler(file)
+
+
+class LogFile(logging.FileHandler):
+    """A log file that says nothing when the disk is full: the sentence on stderr does."""
+
+    def handleError(self, record: logging.LogRecord) -> None:
+        if not isinstance(sys.exc_info()[1], OSError):
+            super().handleError(record)

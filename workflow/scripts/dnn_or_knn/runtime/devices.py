@@ -1,0 +1,360 @@
+"""Where a job computes and in which arithmetic: CPU or one GPU of its own, precision, compiled functions.
+
+On a machine with several GPUs each job takes a lease on one: an exclusive `flock` on a file that is named after the
+GPU. The kernel drops the lock when the process ends, however it ends. The leased GPU becomes the only one that the
+process sees, before CUDA starts.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import fcntl
+import logging
+import os
+import re
+import subprocess
+import tempfile
+import time
+from collections.abc import Callable, MutableMapping
+from pathlib import Path
+from typing import IO, Any, ParamSpec, TypeVar
+
+import torch
+
+from .errors import UserError
+
+log = logging.getLogger("dnn_or_knn")
+#: How long to wait before every GPU is tried again, and between two lines about it, in seconds.
+RETRY, REMIND = 0.05, 60.0
+_leases: dict[Path, IO[str]] = {}
+P = ParamSpec("P")
+R = TypeVar("R")
+
+
+def resolve(
+    wanted: str,
+    *,
+    environment: MutableMapping[str, str] = os.environ,
+    list_gpus: Callable[[], list[str]] | None = None,
+    fault: Callable[[torch.device], str | None] | None = None,
+    folder: Path | None = None,
+    wait: float | None = None,
+) -> torch.device:
+    """Return the device of this job; lease a GPU if it is one of several jobs that could use it.
+
+    `cpu`: GPUs are ignored. `cuda`: a GPU, or an error. `auto`: likewise if one was granted (``DNN_OR_KNN_GPUS``, set by
+    the workflow's rules, or SLURM's variables), else a GPU if the machine has a working one, else the CPU. If all
+    GPUs are leased the job waits for one.
+
+    Parameters
+    ----------
+    wanted: "auto", "cpu" or "cuda".
+    environment: read, and given ``CUDA_VISIBLE_DEVICES``; a set of devices that is already narrowed is respected.
+    list_gpus: returns the UUIDs of the machine's GPUs in the order of the PCI bus (default: nvidia-smi's).
+    fault: says in words why torch cannot use a GPU, None if it can (default: `gpu_fault`).
+    folder: where the lease files lie (default: one a user in the folder for temporary files).
+    wait: seconds to wait for a GPU before giving up (default: no limit).
+
+    Raises
+    ------
+    UserError: a GPU was asked for or granted and none can be used.
+    """
+    if wanted == "cpu":
+        return torch.device("cpu")
+    if wanted not in ("auto", "cuda"):
+        raise UserError(f"device is '{wanted}' but must be auto, cpu or cuda; correct `device`")
+    reason = "device is 'cuda'" if wanted == "cuda" else _grant(environment)
+    device, chosen = torch.device("cuda", 0), None
+    if not (_slurm_grant(environment) and len(_entries(environment)) == 1):  # else this GPU is this job's alone already
+        gpus = visible_gpus(environment, list_gpus or nvidia_smi)
+        if gpus:
+            environment["CUDA_VISIBLE_DEVICES"] = chosen = lease(gpus, folder or default_folder(), wait=wait)
+        elif list_gpus is None and torch.cuda.is_available():
+            device, chosen = _by_number(_entries(environment), folder or default_folder(), wait=wait)
+        else:
+            return _no_gpu(reason, "this job sees no GPU; check `nvidia-smi`")
+    found = (fault or gpu_fault)(device)
+    if found is None:
+        return device
+    if chosen is not None:
+        release(chosen, folder or default_folder())
+    if reason is None:
+        log.warning("computing on the CPU: %s", found)
+    return _no_gpu(reason, found)
+
+
+def _no_gpu(reason: str | None, fault: str) -> torch.device:
+    if reason:
+        raise UserError(f"{reason}, but {fault}, or set `device: cpu`")
+    return torch.device("cpu")
+
+
+def gpu_fault(device: torch.device) -> str | None:
+    """Return in words why torch cannot use a GPU and what to do, None if it can."""
+    if not torch.cuda.is_available():
+        return f"torch {torch.__version__} cannot use the GPU; check the driver with `nvidia-smi`"
+    try:
+        capability, built = torch.cuda.get_device_capability(device), torch.cuda.get_arch_list()
+    except RuntimeError as error:  # such as a GPU whose mode lets one process in, and another is there
+        return f"CUDA does not start ({str(error).splitlines()[0]}); check the GPU with `nvidia-smi`"
+    if any(has_code_for(target, capability) for target in built):
+        return None
+    return (
+        f"torch {torch.__version__} has no code for {torch.cuda.get_device_name(device)} (compute capability "
+        f"{capability[0]}.{capability[1]}; it was built for {', '.join(built)}); install a build that has, or name another GPU in "
+        "CUDA_VISIBLE_DEVICES"
+    )
+
+
+def has_code_for(target: str, capability: tuple[int, int]) -> bool:
+    """Say whether what was compiled for a target, as "sm_90", runs on GPUs of a compute capability, as (9, 0).
+
+    Machine code ("sm") runs on the same generation from its own minor number on, with an "a" on exactly its own; PTX ("compute")
+    on anything newer. Targets of other makers (ROCm) are believed.
+    """
+    found = re.fullmatch(r"(sm|compute)_(\d+)(\d)([af]?)", target)
+    if found is None:
+        return True
+    built = int(found[2]), int(found[3])
+    if found[4] == "a":
+        return built == capability
+    return built <= capability and (built[0] == capability[0] or (found[1] == "compute" and not found[4]))
+
+
+def _grant(environment: MutableMapping[str, str]) -> str | None:
+    """Return in words who granted this job a GPU, None if nobody did."""
+    if environment.get("DNN_OR_KNN_GPUS", "0").strip() not in ("", "0"):
+        return "the workflow granted this job a GPU"
+    return "SLURM granted this job a GPU" if _slurm_grant(environment) else None
+
+
+def _slurm_grant(environment: MutableMapping[str, str]) -> bool:
+    names = ("SLURM_JOB_GPUS", "SLURM_STEP_GPUS")
+    on_node = environment.get("SLURM_GPUS_ON_NODE", "0").strip()
+    return any(environment.get(name, "").strip() for name in names) or on_node not in ("", "0")
+
+
+def nvidia_smi() -> list[str]:
+    """Return the UUIDs of the GPUs (or of their MIG slices) that this process may use, without starting CUDA."""
+    try:
+        done = subprocess.run(["nvidia-smi", "-L"], capture_output=True, text=True, timeout=60)
+    except (OSError, subprocess.TimeoutExpired):
+        return []
+    return parse_nvidia_smi(done.stdout) if done.returncode == 0 else []
+
+
+def parse_nvidia_smi(text: str) -> list[str]:
+    """Return the UUIDs in the output of ``nvidia-smi -L``; a GPU that is split into MIG slices gives those."""
+    gpus: list[list[str]] = []
+    for line in text.splitlines():
+        found = re.search(r"UUID: ((GPU|MIG)-[^)\s]+)", line)
+        if found and (found[2] == "GPU" or not gpus):
+            gpus.append([found[1]])
+        elif found:
+            gpus[-1].append(found[1])
+    return [uuid for gpu in gpus for uuid in (gpu[1:] or gpu)]
+
+
+def visible_gpus(environment: MutableMapping[str, str], list_gpus: Callable[[], list[str]]) -> list[str]:
+    """Return the UUIDs of the GPUs that ``CUDA_VISIBLE_DEVICES`` leaves visible, in its order.
+
+    Numbers count in the order of the PCI bus, as nvidia-smi's do; like CUDA, the list ends at the first entry that names
+    no GPU.
+    """
+    named = environment.get("CUDA_VISIBLE_DEVICES")
+    gpus = list_gpus()
+    if named is None:
+        return gpus
+    chosen: list[str] = []
+    for entry in map(str.strip, named.split(",")):
+        if entry.isdecimal():
+            matches = gpus[int(entry) : int(entry) + 1]
+        else:
+            matches = [uuid for uuid in gpus if entry and uuid.startswith(entry)]
+        if len(matches) != 1 or matches[0] in chosen:
+            break
+        chosen += matches
+    return chosen
+
+
+def _entries(environment: MutableMapping[str, str]) -> list[str]:
+    """Return the entries of ``CUDA_VISIBLE_DEVICES``."""
+    return [entry.strip() for entry in environment.get("CUDA_VISIBLE_DEVICES", "").split(",") if entry.strip()]
+
+
+def _by_number(entries: list[str], folder: Path, *, wait: float | None) -> tuple[torch.device, str]:
+    """Lease one of the GPUs that torch counts, where nvidia-smi is missing (in some containers); return its name as well.
+
+    Counting has started CUDA with all of them in sight, so that the job is told its own by number.
+    """
+    gpus = entries or [str(number) for number in range(torch.cuda.device_count())]
+    chosen = lease(gpus, folder, wait=wait)
+    torch.cuda.set_device(gpus.index(chosen))
+    return torch.device("cuda", gpus.index(chosen)), chosen
+
+
+def default_folder() -> Path:
+    """Return the folder of this user's leases."""
+    try:
+        return Path(tempfile.gettempdir()) / f"dnn-or-knn-gpus-{os.getuid()}"
+    except FileNotFoundError as error:
+        raise UserError(
+            f"jobs lease GPUs in the folder for temporary files, and there is none: {error.strerror}"
+        ) from error
+
+
+def lease(gpus: list[str], folder: Path, *, wait: float | None = None) -> str:
+    """Return the first of the GPUs that no process holds, and hold it until this process ends or releases it.
+
+    A GPU that this process already holds is returned again. If all are held, tries again and again.
+
+    Raises
+    ------
+    UserError: nothing was free for `wait` seconds, or the folder cannot be used.
+    """
+    for gpu in gpus:
+        if _file(gpu, folder) in _leases:
+            return gpu
+    started = time.monotonic()
+    reminded = 0.0
+    while True:
+        for gpu in gpus:
+            if _try_lease(gpu, folder):
+                return gpu
+        waited = time.monotonic() - started
+        if wait is not None and waited >= wait:
+            raise UserError(f"all {len(gpus)} GPUs are in use by other jobs (leases in {folder}); wait for one to end")
+        if waited - reminded >= REMIND:
+            log.info("waiting for a GPU: all %d are in use by other jobs (leases in %s)", len(gpus), folder)
+            reminded = waited
+        time.sleep(RETRY)
+
+
+def release(gpu: str, folder: Path) -> None:
+    """Give back a GPU that this process has leased, if it has."""
+    if file := _leases.pop(_file(gpu, folder), None):
+        file.close()
+
+
+def _file(gpu: str, folder: Path) -> Path:
+    return folder / f"{gpu.replace('/', '-')}.lock"
+
+
+def _try_lease(gpu: str, folder: Path) -> bool:
+    try:
+        folder.mkdir(mode=0o700, parents=True, exist_ok=True)
+        file = open(_file(gpu, folder), "a")  # noqa: SIM115 (held until the process ends)
+    except OSError as error:
+        raise UserError(
+            f"{folder}, where jobs lease GPUs, cannot be used ({error}); remove it or set TMPDIR"
+        ) from error
+    try:
+        fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+    except BlockingIOError:
+        file.close()
+        return False
+    except OSError as error:
+        file.close()
+        raise UserError(
+            f"{folder}, where jobs lease GPUs, is on a file system without locks ({error}); set TMPDIR to a folder on a local disk"
+        ) from error
+    _leases[_file(gpu, folder)] = file
+    return True
+
+
+# Arithmetic.
+
+
+def set_precision(wanted: str, device: torch.device) -> str:
+    """Choose the arithmetic of this process's matrix products and convolutions; return what "auto" came to.
+
+    "float32": IEEE single precision. "tf32": TensorFloat-32 on GPUs that have it. "bf16": bfloat16 autocast (weights
+    stay float32), see `autocast`. "float64": double precision throughout, see `dtype`. "auto": bf16 on GPUs that have it,
+    else float32.
+    """
+    if wanted == "auto":
+        has_bf16 = device.type == "cuda" and torch.cuda.is_bf16_supported(including_emulation=False)
+        wanted = "bf16" if has_bf16 else "float32"
+    if wanted not in ("float32", "tf32", "bf16", "float64"):
+        raise UserError(
+            f"precision is '{wanted}' but must be auto, float32, tf32, bf16 or float64; correct `precision`"
+        )
+    # Of every library first: torch refuses to tell a precision that differs between them.
+    torch.set_float32_matmul_precision("highest")
+    torch.backends.cuda.matmul.allow_tf32 = wanted == "tf32"
+    torch.backends.cudnn.allow_tf32 = wanted == "tf32"
+    return wanted
+
+
+def autocast(precision: str, device: torch.device) -> contextlib.AbstractContextManager[object]:
+    """Return the context in which a network computes at a precision that `set_precision` returned."""
+    if precision == "bf16":
+        return torch.autocast(device.type, dtype=torch.bfloat16)
+    return contextlib.nullcontext()
+
+
+def dtype(precision: str) -> torch.dtype:
+    """Return the type of weights and of standardized images at a precision that `set_precision` returned."""
+    return torch.float64 if precision == "float64" else torch.float32
+
+
+# Memory and compilation.
+
+#: How the CPU's allocator, CUDA's, the driver's, and the libraries' own put it.
+OUT_OF_MEMORY = (
+    "can't allocate memory",
+    "CUDA out of memory",
+    "CUDA error: out of memory",
+    "Triton Error [CUDA]: out of memory",
+    "STATUS_ALLOC_FAILED",
+    "DEVICE_ALLOCATION_FAILED",
+)
+
+
+def is_out_of_memory(error: BaseException) -> bool:
+    """Say whether an error means that the device's (or the machine's) memory is full."""
+    if isinstance(error, torch.OutOfMemoryError | MemoryError):
+        return True
+    return isinstance(error, RuntimeError) and any(words in str(error) for words in OUT_OF_MEMORY)
+
+
+def compiled(function: Callable[P, R], device: torch.device, *, same_bits: bool = False) -> Callable[P, R]:
+    """Return `function` compiled by torch.compile on a GPU, as it is on the CPU.
+
+    same_bits: whether every call is to compute the same bits on every machine; else a stopwatch chooses how sums are divided.
+
+    Where the first compiled call fails (no C compiler, a GPU that Triton does not know) the plain function takes over,
+    with one line in the log (so `function` must not change its arguments), or, with `same_bits`, a `UserError` says so.
+    Out of memory passes.
+    """
+    if device.type != "cuda":
+        return function
+    options: dict[str, Any] | None = {"deterministic": True} if same_bits else None
+    return with_fallback(torch.compile(function, dynamic=False, options=options), None if same_bits else function)
+
+
+def with_fallback(fast: Callable[P, R], plain: Callable[P, R] | None) -> Callable[P, R]:
+    """Return a function that calls `fast`, or `plain` from then on if the first call of `fast` fails: None to refuse then."""
+    state = {"works": False, "failed": False}
+
+    def call(*args: P.args, **kwargs: P.kwargs) -> R:
+        if state["failed"] and plain is not None:
+            return plain(*args, **kwargs)
+        try:
+            result = fast(*args, **kwargs)
+        except Exception as error:
+            if state["works"] or is_out_of_memory(error):
+                raise
+            reason = (str(error).splitlines() or [repr(error)])[0]
+            if plain is None:
+                raise UserError(
+                    f"torch.compile failed ({reason}), and without it a run's features would be other bits here than elsewhere; "
+                    "give this machine a C compiler, or set `jobs.evaluation_compile: false`, which makes all features anew"
+                ) from error
+            state["failed"] = True
+            log.warning("torch.compile failed (%s); going on without it", reason)
+            return plain(*args, **kwargs)
+        state["works"] = True
+        return result
+
+    return call

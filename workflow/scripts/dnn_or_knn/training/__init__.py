@@ -1,0 +1,1 @@
+"""Training: augmentation, steps, the loop."""

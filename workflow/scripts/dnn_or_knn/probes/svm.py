@@ -215,7 +215,7 @@ def _fit(
     features = features - mean
     if features.shape[0] + 1 < features.shape[1]:
         basis = span(torch.cat([features, mean[None]]))
-        features, mean = features @ basis, mean @ basis
+        features, mean = features @ basis, (basis * mean[:, None]).sum(0)
     points = torch.cat([features, torch.ones_like(features[:, :1])], dim=1)
     batches = _pairs if targets.shape[1] == 2 else _rests
     solver = _reference(settings) if settings.backend == "reference" else _exact(settings)
@@ -278,7 +278,7 @@ def _pairs(
         if padded.shape[1] + 2 < dimensions:
             bases = span(torch.cat([copied[:, :, :-1], mean.expand(len(some), 1, -1)], dim=1))
             copied = torch.cat([copied[:, :, :-1] @ bases, copied[:, :, -1:]], dim=2)
-            means = mean @ bases
+            means = (bases * mean[:, None]).sum(1)
         problems = Problems(copied, signs, settings.C, settings.squared, settings.penalized, means)
         yield problems, fold[padded], bases
 

@@ -112,8 +112,9 @@ class Solution:
 
     def take(self, which: torch.Tensor) -> Solution:
         """Return the solutions numbered `which`."""
-        names = ("weights", "alpha", "objective", "gap", "active", "gram")
-        return replace(self, **{name: None if (one := getattr(self, name)) is None else one[which] for name in names})
+        active, gram = (None if one is None else one[which] for one in (self.active, self.gram))
+        weights, alpha, objective, gap = (one[which] for one in (self.weights, self.alpha, self.objective, self.gap))
+        return Solution(weights, alpha, objective, gap, self.iterations, active, gram)
 
 
 def scores(points: torch.Tensor, weights: torch.Tensor) -> torch.Tensor:

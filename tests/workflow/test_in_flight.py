@@ -60,7 +60,6 @@ def test_a_configuration_edited_in_flight_is_not_used(finished: Project, project
     ("file", "text"),
     [
         ("scripts/dnn_or_knn/training/run.py", "\nX = 1\n"),
-        ("scripts/dnn_or_knn/runtime/files.py", "\nX = 1\n"),
         ("scripts/dnn_or_knn/plan/registry.py", "\nREAD_OFF = ()\n"),
         ("resources/published.yaml", "\nmore: [1]\n"),
         ("rules/train.smk", "\n# A remark.\n"),
@@ -78,10 +77,11 @@ def test_code_edited_in_flight_stops_the_jobs_and_says_so(project: Project, file
     assert not list((project.folder / "results").rglob("training.json"))
 
 
-def test_code_edited_under_a_local_run_stops_the_jobs_and_says_so(project: Project) -> None:
+@pytest.mark.parametrize("file", ["measures/formulas.py", "runtime/files.py"])
+def test_code_edited_under_a_local_run_stops_the_jobs_and_says_so(project: Project, file: str) -> None:
     child = project.start("--cores", "1", "--retries", "0")
     wait_until(project.folder / "results/tiny/digits/store/store.json", child)
-    path = project.folder / "workflow/scripts/dnn_or_knn/measures/formulas.py"
+    path = project.folder / "workflow/scripts/dnn_or_knn" / file
     path.write_text(path.read_text() + "\nX = 1\n")
     output, _ = child.communicate()
     assert child.returncode

@@ -186,6 +186,7 @@ def test_every_engine_reaches_the_same_objective(squared: bool, penalized: bool)
     mean = points[:, :-1].mean(0)
     centred = replace(shared, points=torch.cat([points[:, :-1] - mean, points[:, -1:]], 1), mean=mean)
     found = [hinge.interior_point(one) for one in (shared, own, centred)]
+    found += [hinge.solve(one) for one in (shared, own, centred)]
     if squared:
         found += [hinge.newton(one) for one in (shared, own, centred)]
     for one in found:

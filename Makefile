@@ -35,11 +35,11 @@ $(SETUP): envs/pipeline.txt envs/slurm.txt envs/dev.txt envs/constraints.txt
 
 demo: $(SETUP)
 	$(SNAKEMAKE) --configfile config/demo.yaml
-	@$(BIN)/python workflow/scripts/verdicts.py results/demo
+	@$(BIN)/python workflow/scripts/results.py verdicts results/demo
 
 paper: $(SETUP)
 	$(SNAKEMAKE)
-	@$(BIN)/python workflow/scripts/verdicts.py results/paper
+	@$(BIN)/python workflow/scripts/results.py verdicts results/paper
 
 lint: $(SETUP)
 	$(BIN)/ruff format --check $(SOURCES)

@@ -63,10 +63,10 @@ import json, sys, time
 from pathlib import Path
 from typing import Any
 {imports}
-from dnn_or_knn.runtime import devices
+from dnn_or_knn.runtime import gpus
 words = {{option: value for option, value in zip(sys.argv, sys.argv[1:]) if option.startswith("--")}}
 if {gpu}:
-    devices.lease(["stand-in"], Path("leases"))
+    gpus.lease(["stand-in"], Path("leases"))
     begin = time.time()
     time.sleep({hold})
     with open("gpu.jsonl", "a") as file:

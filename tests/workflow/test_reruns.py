@@ -130,6 +130,15 @@ MATRIX: dict[str, tuple[Change, Callable[[Jobs], Jobs]]] = {
     # Nothing that determines a result.
     "nothing": (lambda project: nullcontext(), lambda jobs: set()),
     "a comment in the training": (append(f"{LIBRARY}/training/run.py", "\n# A remark.\n"), lambda jobs: set()),
+    "how jobs run: files": (append(f"{LIBRARY}/runtime/files.py", "\nX = 1\n"), lambda jobs: set()),
+    "how jobs run: a sentence": (
+        edit(f"{LIBRARY}/runtime/command_line.py", "run again to resume", "run once more to resume"),
+        lambda jobs: set(),
+    ),
+    "how jobs run: the digest of code": (
+        append(f"{LIBRARY}/runtime/code_digest.py", "\nX = 1\n"),
+        lambda jobs: set(),
+    ),
     "a docstring of a probe": (edit(f"{LIBRARY}/probes/knn.py", r'\A"""', '"""Indeed: '), lambda jobs: set()),
     "formatting": (append("workflow/scripts/train.py", "\n\n\n"), lambda jobs: set()),
     "the registry": (append(f"{LIBRARY}/plan/registry.py", '\nDATASETS["svhn"] = {}\n'), lambda jobs: set()),
@@ -239,6 +248,10 @@ MATRIX: dict[str, tuple[Change, Callable[[Jobs], Jobs]]] = {
     "one figure's code": (
         append(f"{LIBRARY}/figures/figure5.py", "\nX = 1\n"),
         lambda jobs: {("figure", "5"), ("report",)},
+    ),
+    "the arithmetic of jobs": (
+        append(f"{LIBRARY}/numerics.py", "\nX = 1\n"),
+        lambda jobs: after(jobs, "train") | CURVES,
     ),
     "the measures' code": (
         append(f"{LIBRARY}/measures/formulas.py", "\nX = 1\n"),
@@ -398,8 +411,8 @@ def test_checking_out_another_branch_and_back_is_nothing_to_do(finished: Project
 
 
 def why(project: Project, *arguments: str) -> dict[Job, str]:
-    """Return what why.py says of each job: (rule, values of its wildcards …) → its reasons."""
-    said = project.python("workflow/scripts/why.py", "--configfile", "tiny.yaml", *arguments)
+    """Return what `results.py why` says of each job: (rule, values of its wildcards …) → its reasons."""
+    said = project.python("workflow/scripts/results.py", "why", "--configfile", "tiny.yaml", *arguments)
     assert said.returncode == 0, said.stdout + said.stderr
     found: dict[Job, str] = {}
     job: Job = ()
@@ -459,7 +472,7 @@ def test_why_takes_what_snakemake_takes(finished: Project) -> None:
     given = ("--config", "seeds=[0, 1]", "--")
     target = "results/tiny/digits/mlp8/random-labels/seed1/training.json"
     assert {job[0] for job in why(finished, *given, target)} == {"labels", "train"}
-    done = finished.python("workflow/scripts/why.py", "--configfile", "tiny.yaml", "--config", "sedes=[1]")
+    done = finished.python("workflow/scripts/results.py", "why", "--configfile", "tiny.yaml", "--config", "sedes=[1]")
     assert done.returncode == 1 and "did you mean 'seeds'" in done.stderr and "Traceback" not in done.stderr
 
 
@@ -533,7 +546,7 @@ def test_results_without_records_are_held_against_the_configuration(
         assert reason == "    value training.learning_rate: 0.1 -> 0.05\n"
         results = next(path for path in (copy.folder / "results").iterdir() if path.name != "tiny" or not anyway)
         said = copy.python(
-            "workflow/scripts/verify.py", str(results.relative_to(copy.folder)), "--configfile", "tiny.yaml"
+            "workflow/scripts/results.py", "verify", str(results.relative_to(copy.folder)), "--configfile", "tiny.yaml"
         )
         assert said.returncode == 1
         assert f"{WRN}/true-labels/seed0/training.json was made with another configuration" in said.stdout
@@ -554,7 +567,7 @@ def test_stale_results_without_records_are_made_anew_once_and_only_what_is_asked
         )
         copy.snakemake("--cores", "1", target)
         assert copy.planned(target) == set()
-        said = copy.python("workflow/scripts/verify.py", "results/tiny")
+        said = copy.python("workflow/scripts/results.py", "verify", "results/tiny")
         assert said.returncode == 1 and "training.batch_size: 50 -> 40" in said.stdout, "two learned otherwise than one"
     # What was made anew is stale in the former configuration, whatever Snakemake recorded.
     shutil.rmtree(copy.folder / ".snakemake")
@@ -607,13 +620,14 @@ def test_features_that_nobody_will_read_go_at_the_start(finished: Project, tmp_p
     assert not (run / "features" / nobody).exists() and (run / "features" / somebody).is_dir()
     assert [path.name for path in (run / ".state").rglob("unprobed-*/*")] == ["svm"]
     # Features that were asked for alone wait for their probes; a person may let them go.
-    words = ("workflow/scripts/disk.py", "--configfile", *overlays)
+    words = ("workflow/scripts/results.py", "disk", "--configfile", *overlays)
     said = copy.python(*words).stdout
     assert "Features of 6 shards lie on disk now" in said and f"{' '.join(words)} --let-go" in said
     assert "Features of 0 shards lie on disk now" in copy.python(*words, "--let-go").stdout
     assert not (run / "features" / somebody).exists() and not list((run / ".state").glob("unprobed-*"))
     assert (
-        "keep.features: all" in copy.python("workflow/scripts/disk.py", "--configfile", "tiny.yaml", "--let-go").stderr
+        "keep.features: all"
+        in copy.python("workflow/scripts/results.py", "disk", "--configfile", "tiny.yaml", "--let-go").stderr
     )
 
 

@@ -20,14 +20,15 @@ from dnn_or_knn.runtime import command_line, files
 
 def main(args: argparse.Namespace) -> None:
     import numpy as np
+    from dnn_or_knn import numerics
     from dnn_or_knn.features import extraction
     from dnn_or_knn.networks.build import create
-    from dnn_or_knn.runtime import devices, provenance, resume
+    from dnn_or_knn.runtime import gpus, provenance, resume
     from dnn_or_knn.runtime.errors import UserError
 
     spec = args.spec
-    device = devices.resolve(args.device)
-    precision = devices.set_precision(spec["precision"], device)
+    device = gpus.resolve(args.device)
+    precision = numerics.set_precision(spec["precision"], device)
     store, labels = files.read_json(args.store / "store.json"), files.read_json(args.labels / "labels.json")
     files.check(args.store, store["files"], ["train_images.npy", "test_images.npy"])
     files.check(args.labels, labels["files"], ["indices.npy"])
@@ -59,7 +60,7 @@ def main(args: argparse.Namespace) -> None:
     try:
         made = extraction.extract(job, device=device)
     except (RuntimeError, MemoryError) as error:
-        if not devices.is_out_of_memory(error):
+        if not numerics.is_out_of_memory(error):
             raise
         raise UserError(
             f"the {device.type}'s memory cannot hold the images, one evaluation and batches of {how['batch_size']}; free memory "

@@ -37,9 +37,10 @@ log = logging.getLogger("dnn_or_knn")
 
 def main(args: argparse.Namespace) -> None:
     """Write <output>/<step>_<layer>.npz for every evaluation, then the manifest with a report on each fit."""
+    from dnn_or_knn import numerics
     from dnn_or_knn.data import store
     from dnn_or_knn.probes import common as probes
-    from dnn_or_knn.runtime import devices, provenance
+    from dnn_or_knn.runtime import gpus, provenance
     from dnn_or_knn.runtime.errors import UserError
 
     spec = args.spec
@@ -47,8 +48,8 @@ def main(args: argparse.Namespace) -> None:
     extracted = files.read_json(args.features_manifest)
     layers = spec["layers"] or [layer["name"] for layer in extracted["layers"]]
     features = available(args, extracted["files"])
-    device = devices.resolve(args.device)
-    devices.set_precision("float32", device)  # a fit must not depend on what an extraction before it allowed
+    device = gpus.resolve(args.device)
+    numerics.set_precision("float32", device)  # a fit must not depend on what an extraction before it allowed
     fit = probes.load(spec["module"])
     state = open_state(args.state, spec)
     names = [(f"step{step:06d}_{layer}", step, layer) for step in spec["steps"] for layer in layers]
@@ -80,7 +81,7 @@ def main(args: argparse.Namespace) -> None:
             except UserError as error:
                 raise UserError(f"{where}: {error}") from error
             except (RuntimeError, MemoryError) as error:
-                if not devices.is_out_of_memory(error):
+                if not numerics.is_out_of_memory(error):
                     raise
                 raise UserError(
                     f"{where}: the {device.type}'s memory is too small for this fit; give the job more, or set `device: cpu`"

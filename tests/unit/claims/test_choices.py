@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import importlib
 import json
 import os
 import re
@@ -16,8 +15,7 @@ import pandas as pd
 import published_tables
 import pytest
 from conftest import ROOT
-from dnn_or_knn.claims import choices as sensitivity
-from dnn_or_knn.claims import choices_figure, effects, paper_claims
+from dnn_or_knn.claims import choices, choices_figure, choices_words, effects, paper_claims
 from dnn_or_knn.claims.study import Study
 from dnn_or_knn.claims.words import INCONCLUSIVE, NOT_SUPPORTED, SUPPORTED
 from dnn_or_knn.figures import style
@@ -29,7 +27,6 @@ from matplotlib.figure import Figure
 from published_tables import as_tables, published, thresholds
 
 SCRIPTS = ROOT / "workflow" / "scripts"
-choices = importlib.import_module("choices")
 
 OWN = {"knn": "knn", "svm": "svm", "lr": "lr"}
 SPEC: dict[str, Any] = {
@@ -75,13 +72,13 @@ def data() -> effects.Data:
 
 
 @pytest.fixture(scope="module")
-def judged(data) -> sensitivity.Judged:
-    return choices.judge(data, SPEC, choices.ordered(SPEC))
+def judged(data) -> choices.Judged:
+    return choices_words.judge(data, SPEC, choices_words.ordered(SPEC))
 
 
 @pytest.fixture(scope="module")
-def shown(judged) -> list[sensitivity.Panel]:
-    return sensitivity.panels(judged)
+def shown(judged) -> list[choices.Panel]:
+    return choices.panels(judged)
 
 
 @pytest.fixture(scope="module")
@@ -94,11 +91,11 @@ def figure(shown) -> Figure:
         return made
 
 
-def words(judged: sensitivity.Judged, choice: str) -> dict[int, str]:
+def words(judged: choices.Judged, choice: str) -> dict[int, str]:
     return {claim["claim"]: claim["verdict"] for claim in judged[choice]}
 
 
-def flips(judged: sensitivity.Judged, choice: str) -> set[int]:
+def flips(judged: choices.Judged, choice: str) -> set[int]:
     return {n for n, verdict in words(judged, choice).items() if verdict != words(judged, "as configured")[n]}
 
 
@@ -131,16 +128,16 @@ def test_a_missing_run_is_inconclusive_for_every_choice():
         {name: values[kept] for name, values in replicates.items()},
         runs[runs.labels != "overfit"].to_dict("records"),
     )
-    without = choices.judge(left, SPEC, choices.ordered(SPEC))
+    without = choices_words.judge(left, SPEC, choices_words.ordered(SPEC))
     assert {words(without, choice)[7] for choice in without} == {INCONCLUSIVE}
-    panel = sensitivity.panels(without)[6]
+    panel = choices.panels(without)[6]
     assert {row.note for row in panel.rows} == {"run missing: cifar10/wrn-28-10/overfit"}
     figure = choices_figure.draw([panel], style.style({}))
     assert [text.get_text() for text in figure.axes[0].texts].count("run missing") == len(without)
 
 
 def test_flips_are_named_with_their_cells(judged):
-    changes = sensitivity.changes(judged)
+    changes = choices.changes(judged)
     assert list(changes) == SPEC["order"][1:] and changes["hinge"] == []
     said = changes["k-1"][0]
     assert (
@@ -156,16 +153,16 @@ def effect(part: str, value: float | None, verdict: str, **more: Any) -> dict[st
 
 
 def claim(*found: dict[str, Any], **more: Any) -> dict[str, Any]:
-    verdict = sensitivity.verdict_of([one for one in found if one["decides"]])
+    verdict = choices.verdict_of([one for one in found if one["decides"]])
     return {"claim": 1, "title": "t", "verdict": verdict, "effects": list(found), "failing": [], "untold": []} | more
 
 
 def test_weakest_effect_is_the_worst_verdict_then_the_least_margin():
     near, far = effect("a", 0.6, SUPPORTED), effect("a", 0.9, SUPPORTED)
     fails, unknown = effect("a", 0.45, NOT_SUPPORTED), effect("a", None, INCONCLUSIVE)
-    assert sensitivity.weakest([far, near]) is near
-    assert sensitivity.weakest([near, fails, unknown]) is fails
-    assert sensitivity.weakest([unknown]) is None and sensitivity.weakest([]) is None
+    assert choices.weakest([far, near]) is near
+    assert choices.weakest([near, fails, unknown]) is fails
+    assert choices.weakest([unknown]) is None and choices.weakest([]) is None
 
 
 @pytest.mark.parametrize(
@@ -173,28 +170,28 @@ def test_weakest_effect_is_the_worst_verdict_then_the_least_margin():
     [("above", 0.7, 0.2), ("below", 0.7, -0.2), ("within", -0.7, -0.2), ("within", 0.1, 0.4)],
 )
 def test_margin_is_positive_on_the_supporting_side(relation, value, expected):
-    assert sensitivity.margin(effect("a", value, SUPPORTED, relation=relation)) == pytest.approx(expected)
+    assert choices.margin(effect("a", value, SUPPORTED, relation=relation)) == pytest.approx(expected)
 
 
 def test_panel_shows_the_part_on_which_the_verdict_hinges():
     good, bad = effect("first", 0.9, SUPPORTED), effect("second", 0.1, NOT_SUPPORTED)
-    assert sensitivity.hinge([claim(good, bad)] * 2) == "second"
+    assert choices.hinge([claim(good, bad)] * 2) == "second"
     moved = [claim(effect("first", 0.9, SUPPORTED), effect("second", value, SUPPORTED)) for value in (0.9, 0.6)]
-    assert sensitivity.hinge(moved) == "second"
-    assert sensitivity.hinge([claim(good, effect("second", 0.9, SUPPORTED))]) == "first"
-    assert sensitivity.hinge([claim(good) | {"effects": []}]) is None
+    assert choices.hinge(moved) == "second"
+    assert choices.hinge([claim(good, effect("second", 0.9, SUPPORTED))]) == "first"
+    assert choices.hinge([claim(good) | {"effects": []}]) is None
 
 
 def test_better_verdict_names_what_no_longer_fails():
     worse = claim(effect("a", 0.1, NOT_SUPPORTED), failing=["a: here", "a: there"])
     better = claim(effect("a", 0.9, SUPPORTED))
-    assert sensitivity.flip(worse, better) == "claim 1: not supported → supported (no longer a: here and 1 more)"
-    assert sensitivity.flip(better, worse) == "claim 1: supported → not supported (a: here and 1 more)"
+    assert choices.flip(worse, better) == "claim 1: not supported → supported (no longer a: here and 1 more)"
+    assert choices.flip(better, worse) == "claim 1: supported → not supported (a: here and 1 more)"
 
 
-def rows(*values: float, **more: Any) -> list[sensitivity.Row]:
+def rows(*values: float, **more: Any) -> list[choices.Row]:
     judged = {str(i): [claim(effect("a", value, SUPPORTED, **more))] for i, value in enumerate(values)}
-    return sensitivity.panels(judged)[0].rows
+    return choices.panels(judged)[0].rows
 
 
 def test_axis_holds_everything_but_a_lone_choice_that_would_squeeze_the_rest():
@@ -207,8 +204,8 @@ def test_axis_holds_everything_but_a_lone_choice_that_would_squeeze_the_rest():
 
 
 def test_figure_shows_what_the_table_says(shown, figure):
-    table = choices.table(shown)
-    assert list(table.columns) == choices.COLUMNS and len(table) == 9 * 5
+    table = choices_words.table(shown)
+    assert list(table.columns) == choices_words.COLUMNS and len(table) == 9 * 5
     assert len(figure.axes) == 9
     lines = {line.get_gid(): line for ax in figure.axes for line in ax.get_lines() if line.get_gid()}
     texts = {text.get_gid(): text.get_text() for ax in figure.axes for text in ax.texts}
@@ -222,10 +219,10 @@ def test_figure_shows_what_the_table_says(shown, figure):
         else:
             assert list(lines[gid].get_xdata()) == [row["value"]]
             assert list(lines[f"{gid}|interval"].get_xdata()) == [row["low"], row["high"]]
-    assert (table.changed != "").sum() == sum(len(found) for found in sensitivity.changes(as_judged(shown)).values())
+    assert (table.changed != "").sum() == sum(len(found) for found in choices.changes(as_judged(shown)).values())
 
 
-def as_judged(shown: list[sensitivity.Panel]) -> sensitivity.Judged:
+def as_judged(shown: list[choices.Panel]) -> choices.Judged:
     return {row.choice: [panel.rows[i].claim for panel in shown] for i, row in enumerate(shown[0].rows)}
 
 
@@ -304,11 +301,11 @@ def shape_of_the_page(manifest: Path) -> None:
 )
 def test_bad_choices_are_refused(change, said):
     with pytest.raises(UserError, match=re.escape(said)):
-        choices.ordered(SPEC | change)
+        choices_words.ordered(SPEC | change)
 
 
 def test_choices_without_an_order_keep_their_own():
-    assert list(choices.ordered({key: SPEC[key] for key in ("choices",)})) == [
+    assert list(choices_words.ordered({key: SPEC[key] for key in ("choices",)})) == [
         *("as configured", "hinge", "k-1", "kl-by-column", "never fitted"),
     ]
 

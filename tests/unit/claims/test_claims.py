@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import importlib
 import json
 import subprocess
 import sys
@@ -15,7 +14,7 @@ import numpy as np
 import pandas as pd
 import pytest
 from conftest import ROOT
-from dnn_or_knn.claims import effects, paper_claims
+from dnn_or_knn.claims import effects, paper_claims, verdicts
 from dnn_or_knn.claims import figure as forest
 from dnn_or_knn.claims.study import kept_to
 from dnn_or_knn.claims.words import INCONCLUSIVE, NOT_SUPPORTED, SUPPORTED, TOO_SMALL, VERDICTS
@@ -38,7 +37,6 @@ from published_tables import (
     write,
 )
 
-claims_script = importlib.import_module("claims")
 EMBEDDING = {"layer": "embedding", "labels": "true"}
 Values = np.ndarray
 
@@ -319,11 +317,13 @@ def test_three_units_decide_what_lies_clear_of_the_threshold_alone(unit_2, unit_
 
 def test_terminal_table_and_page_say_that_the_scale_is_the_reason(tmp_path):
     judged = paper_claims.judge(study([with_three_units(world(), unit_2_1=0.12, unit_3_1=0.9)]))
-    text = claims_script.markdown(judged)
+    text = verdicts.markdown(judged)
     assert "| **too small (one run)** | " in text and "| too small | too few layers" in text
     files.write_json(tmp_path / "claims/claims.json", {"claims": judged})
-    script = ROOT / "workflow/scripts/verdicts.py"
-    shown = subprocess.run([sys.executable, script, tmp_path], capture_output=True, text=True, check=True).stdout
+    script = ROOT / "workflow/scripts/results.py"
+    shown = subprocess.run(
+        [sys.executable, script, "verdicts", tmp_path], capture_output=True, text=True, check=True
+    ).stdout
     assert "4  too small      Memorization in the last layers  (one run)" in shown and "too few layers: half" in shown
     (row,) = [row for row in page.verdicts(judged)["rows"] if row[0].startswith("4. ")]
     assert (

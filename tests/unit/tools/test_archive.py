@@ -1,19 +1,21 @@
-"""verify.py names whatever does not fit; archive.py carries results over, whole, and refuses what it did not make."""
+"""`verify` names whatever does not fit; `pack` and `unpack` carry results over, whole, and refuses what it did not make."""
 
 from __future__ import annotations
 
 import argparse
 import io
 import shutil
+import subprocess
+import sys
 import tarfile
 from collections.abc import Callable
 from pathlib import Path
 
-import archive
 import pytest
-import verify
+from conftest import SCRIPTS
 from dnn_or_knn.runtime import code_digest, files, provenance
 from dnn_or_knn.runtime.errors import UserError
+from dnn_or_knn.tools import archive, verify
 
 RESULTS = Path("results/toy")
 RUN = RESULTS / "digits/mlp8/true-labels/seed0"
@@ -203,3 +205,22 @@ def test_a_damaged_archive_leaves_nothing(
     with pytest.raises(UserError, match=r"could not be unpacked|does not exist|is damaged"):
         archive.unpack(path)
     assert [path for path in (tmp_path / "checkout").rglob("*") if path.name != "results"] == []
+
+
+@pytest.mark.parametrize(
+    ("words", "said"),
+    [(["verfiy"], "no subcommand 'verfiy' (did you mean 'verify'?)"), (["unpack", "none"], "none does")],
+)
+def test_the_tool_names_what_is_wrong_in_one_sentence(words: list[str], said: str, tmp_path: Path) -> None:
+    done = subprocess.run(
+        [sys.executable, SCRIPTS / "results.py", *words], cwd=tmp_path, capture_output=True, text=True, check=False
+    )
+    assert done.returncode == 1 and done.stderr.startswith("error: ") and said in done.stderr
+    assert "Traceback" not in done.stderr
+
+
+@pytest.mark.parametrize("command", ["", "verdicts", "why", "verify", "pack", "unpack", "disk"])
+def test_every_subcommand_explains_itself(command: str) -> None:
+    words = [sys.executable, SCRIPTS / "results.py", *filter(None, [command])]
+    done = subprocess.run([*words, "--help"], capture_output=True, text=True, check=False)
+    assert f"results.py {command or 'verdicts'}" in done.stdout + done.stderr

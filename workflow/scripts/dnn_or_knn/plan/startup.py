@@ -22,7 +22,8 @@ import yaml
 from snakemake.utils import update_config
 
 from ..features import marks
-from ..runtime.code_digest import NOT_CODE, SCRIPTS, code_digest
+from ..runtime.code_digest import SCRIPTS, code_digest, runtime_digest
+from ..runtime.command_line import RUNTIME
 from ..runtime.errors import UserError
 from ..runtime.files import bring_dates_back, read_json, remove, write_json, write_text
 from .configuration import PAPER, load_overlays, refuse_repeated_keys
@@ -35,7 +36,7 @@ WORKFLOW = SCRIPTS.parent
 EXPERIMENT = "DNN_OR_KNN_EXPERIMENT"
 #: What the head started with, in the experiment's folder.
 FROZEN = ".frozen.json"
-#: Where why.py wants to read which results are stale.
+#: Where `results.py why` wants to read which results are stale.
 WHY = "DNN_OR_KNN_WHY"
 #: Looked for once a run of Snakemake.
 found_stale = functools.cache(stale)
@@ -105,7 +106,7 @@ def forcing(jobs: Jobs, workflow: Any) -> Callable[[object], list[str]]:
         if found:
             print(
                 f"{len(found)} results in {jobs.results} were made with other values, code or inputs than they would be now "
-                f"(workflow/scripts/why.py says which); "
+                f"(workflow/scripts/results.py why says which); "
                 + ("they are stale" if heeded else "they stay as they are, since --rerun-triggers has no params"),
                 file=sys.stderr,
             )
@@ -132,6 +133,7 @@ def freeze(jobs: Jobs, running: Iterable[Any]) -> None:
     if moved:
         print(f"{results}: {moved} files were dated in the future; they are dated now", file=sys.stderr)
     os.environ[EXPERIMENT] = jobs.config["experiment"]
+    os.environ[RUNTIME] = runtime_digest()
     frozen = {"config": jobs.config, "code": workflow_digest()}
     # In the order of the configuration, which is the order in figures.
     write_json(_frozen(jobs.config["experiment"]), frozen, sort_keys=False)
@@ -172,9 +174,13 @@ def _frozen(experiment: str) -> Path:
 def workflow_digest() -> str:
     """Return the digest of all rules, all code, and all tables that specifications are made from."""
     scripts = sorted(path.relative_to(SCRIPTS).as_posix() for path in SCRIPTS.rglob("*.py"))
-    tables = [*NOT_CODE, *(WORKFLOW / "resources").glob("*.yaml"), *(WORKFLOW / "schemas").glob("*.yaml")]
+    tables = [
+        SCRIPTS / "dnn_or_knn" / "plan" / "registry.py",
+        *(WORKFLOW / "resources").glob("*.yaml"),
+        *(WORKFLOW / "schemas").glob("*.yaml"),
+    ]
     texts = [WORKFLOW.parent / "Snakefile", *sorted([*tables, *(WORKFLOW / "rules").glob("*.smk")])]
-    parts = [code_digest(*scripts), *(path.read_text(encoding="utf-8") for path in texts)]
+    parts = [code_digest(*scripts), runtime_digest(), *(path.read_text(encoding="utf-8") for path in texts)]
     return hashlib.sha256("\0".join(parts).encode()).hexdigest()
 
 

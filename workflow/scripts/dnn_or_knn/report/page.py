@@ -202,7 +202,7 @@ def provenance(results: Path) -> dict[str, Any]:
     return {
         "minutes": sum(record["wall_seconds"] for _, record in records) / 60,
         "commits": ", ".join(sorted({_commit(record) for _, record in records})),
-        "verify": f"python workflow/scripts/verify.py {results.as_posix()}",
+        "verify": f"python workflow/scripts/results.py verify {results.as_posix()}",
         "libraries": ", ".join(f"{name} {version}" for name, version in versions.items()),
         "runs": [[n, len(found), *_seconds(found), *_costs([r for _, r in found])] for n, found in by_run.items()],
         "jobs": [

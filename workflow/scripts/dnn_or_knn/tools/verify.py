@@ -1,6 +1,6 @@
 """Verify a results folder from end to end: recompute every digest, and name what does not fit.
 
-    python workflow/scripts/verify.py results/demo [--configfile config/demo.yaml]
+    python workflow/scripts/results.py verify results/demo [--configfile config/demo.yaml]
 
 Checks each provenance file (it is as it was written, and the manifests that the job read and wrote are the ones on disk),
 each manifest (the files that it lists are on disk, byte for byte), and that there is no file that none of them names.
@@ -12,19 +12,18 @@ Exit status 1 if anything does not fit.
 from __future__ import annotations
 
 import argparse
-import sys
 from collections import Counter
 from collections.abc import Iterator
 from pathlib import Path
 
-from dnn_or_knn.plan.configuration import load_overlays
-from dnn_or_knn.plan.runs import create
-from dnn_or_knn.plan.specifications import Jobs
-from dnn_or_knn.plan.staleness import stale
-from dnn_or_knn.plan.startup import FROZEN
-from dnn_or_knn.runtime.errors import UserError
-from dnn_or_knn.runtime.files import check, read_json, sha256
-from dnn_or_knn.runtime.provenance import faults
+from ..plan.configuration import load_overlays
+from ..plan.runs import create
+from ..plan.specifications import Jobs
+from ..plan.staleness import stale
+from ..plan.startup import FROZEN
+from ..runtime.errors import UserError
+from ..runtime.files import check, read_json, sha256
+from ..runtime.provenance import faults
 
 #: Keys of a manifest that list files. The value says where the files lie: beside the manifest, in the folder of the
 #: manifest's own name, or in a folder of that name elsewhere in the run.
@@ -166,23 +165,23 @@ def configured(folder: Path, overlays: list[str]) -> Jobs | None:
     return Jobs(create(read_json(frozen)["config"])) if frozen.is_file() else None
 
 
-def main() -> int:
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+def main(command: str, words: list[str]) -> int:
+    """Verify a folder of results, and say what does not fit."""
+    parser = argparse.ArgumentParser(
+        prog=f"results.py {command}", description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
     parser.add_argument("results", type=Path, help="the folder of an experiment, such as results/demo")
     parser.add_argument("--configfile", nargs="+", default=[], help="configuration to hold them against, as overlays")
-    args = parser.parse_args()
+    args = parser.parse_args(words)
     checked = provenance_files(args.results)
     if not checked:
-        sys.exit(
-            f"error: {args.results} holds no provenance files; give the folder of an experiment, such as results/demo"
+        raise UserError(
+            f"{args.results} holds no provenance files; give the folder of an experiment, such as results/demo"
         )
     let_go: list[Path] = []
     notes: list[str] = []
     found = list(problems(args.results, let_go))
-    try:
-        jobs = configured(args.results, args.configfile)
-    except UserError as error:
-        sys.exit(f"error: {error}")
+    jobs = configured(args.results, args.configfile)
     if jobs is None:
         notes.append("not held against a configuration: none lies with the results, and --configfile gives none")
     else:
@@ -199,7 +198,3 @@ def main() -> int:
     fits = "every digest fits" + (", and the configuration" if jobs else "")
     print(f"{len(checked)} results checked, " + (f"{len(found)} problems" if found else fits))
     return 1 if found else 0
-
-
-if __name__ == "__main__":
-    sys.exit(main())

@@ -1,7 +1,7 @@
 """Carry results from one machine to another without weights, features and probe outputs.
 
-    python workflow/scripts/archive.py pack results/paper paper.tar.gz
-    python workflow/scripts/archive.py unpack paper.tar.gz
+    python workflow/scripts/results.py pack results/paper paper.tar.gz
+    python workflow/scripts/results.py unpack paper.tar.gz
 
 The archive holds tables, figures, claims, the report, all manifests and provenance, which say there what is stale.
 Unpacked into another checkout of the same code, figures, claims and report are drawn from the tables there, and
@@ -12,17 +12,16 @@ from __future__ import annotations
 
 import argparse
 import shutil
-import sys
 import tarfile
 import tempfile
 import zlib
 from collections.abc import Iterator
 from pathlib import Path, PurePosixPath
 
-from dnn_or_knn.plan.startup import FROZEN
-from dnn_or_knn.runtime.errors import UserError
-from dnn_or_knn.runtime.files import atomic
-from verify import problems, provenance_files
+from ..plan.startup import FROZEN
+from ..runtime.errors import UserError
+from ..runtime.files import atomic
+from .verify import problems, provenance_files
 
 LEFT_OUT = (".npy", ".npz", ".pt")
 
@@ -98,23 +97,17 @@ def unpack(archive: Path) -> int:
     return len(found)
 
 
-def main() -> None:
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    commands = parser.add_subparsers(dest="command", required=True)
-    packing = commands.add_parser("pack", help="write an archive")
-    packing.add_argument("results", type=Path)
-    packing.add_argument("archive", type=Path)
-    unpacking = commands.add_parser("unpack", help="unpack an archive into this checkout")
-    unpacking.add_argument("archive", type=Path)
-    args = parser.parse_args()
-    if args.command == "pack":
+def main(command: str, words: list[str]) -> int:
+    """Write an archive, or unpack one into the working folder."""
+    parser = argparse.ArgumentParser(
+        prog=f"results.py {command}", description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
+    if command == "pack":
+        parser.add_argument("results", type=Path, help="the folder of an experiment")
+    parser.add_argument("archive", type=Path, help="the archive, .tar.gz")
+    args = parser.parse_args(words)
+    if command == "pack":
         print(f"{pack(args.results, args.archive)} files packed into {args.archive}")
     else:
         print(f"{unpack(args.archive)} files unpacked, every digest fits")
-
-
-if __name__ == "__main__":
-    try:
-        main()
-    except UserError as error:
-        sys.exit(f"error: {error}")
+    return 0

@@ -1,6 +1,6 @@
 """Print, for every job that `snakemake` would run now, why.
 
-    python workflow/scripts/why.py [--configfile config/demo.yaml] [snakemake's other options and targets]
+    python workflow/scripts/results.py why [--configfile config/demo.yaml] [snakemake's other options and targets]
 
 Snakemake says that "params have changed", or that execution is forced; this says which value, from what to what, and which
 file of the code. It looks at every result of the configuration, and counts those that are stale but not asked for.
@@ -16,8 +16,8 @@ import tempfile
 from collections.abc import Iterator
 from pathlib import Path
 
-from dnn_or_knn.plan.startup import WHY
-from dnn_or_knn.runtime.files import read_json
+from ..plan.startup import WHY
+from ..runtime.files import read_json
 
 FIELD = re.compile(r"^    (\w+): (.*)$")
 JOB = re.compile(r"^(?:local)?(?:rule|checkpoint) (\w+):$")
@@ -58,8 +58,8 @@ def dry_run(given: list[str]) -> tuple[subprocess.CompletedProcess[str], dict[ob
     return done, {identity(entry["rule"], entry["wildcards"]): entry["reasons"] for entry in found}
 
 
-def main() -> int:
-    given = sys.argv[1:]
+def main(command: str, given: list[str]) -> int:
+    """Print what is stale; `given` goes to Snakemake."""
     if {"-h", "--help"} & set(given):
         print(__doc__)
         return 0
@@ -80,7 +80,3 @@ def main() -> int:
     more = f"; {len(stale)} more are stale, but not asked for" if stale else ""
     print(f"{len(jobs)} jobs to run{more}" if jobs or stale else "Nothing to be done: every result is up to date.")
     return 0
-
-
-if __name__ == "__main__":
-    sys.exit(main())

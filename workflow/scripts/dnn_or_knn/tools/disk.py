@@ -1,6 +1,6 @@
 """Print what an experiment will need on disk: weights, features, what each probe keeps; and what features lie there now.
 
-    python workflow/scripts/disk.py [--configfile config/demo.yaml] [--let-go]
+    python workflow/scripts/results.py disk [--configfile config/demo.yaml] [--let-go]
 
 With --let-go the features that lie there go: a probe that needs them extracts them again from the weights.
 """
@@ -9,17 +9,16 @@ from __future__ import annotations
 
 import argparse
 import shlex
-import sys
 from collections import Counter
 from pathlib import Path
 from typing import Any
 
-from dnn_or_knn.features import marks
-from dnn_or_knn.plan import runs
-from dnn_or_knn.plan.configuration import load_overlays
-from dnn_or_knn.plan.registry import DATASETS
-from dnn_or_knn.runtime.errors import UserError
-from dnn_or_knn.runtime.files import remove
+from ..features import marks
+from ..plan import runs
+from ..plan.configuration import load_overlays
+from ..plan.registry import DATASETS
+from ..runtime.errors import UserError
+from ..runtime.files import remove
 
 #: Training and test images of the data sets whose size is known before they are prepared.
 IMAGES = {
@@ -35,7 +34,8 @@ FLOAT = 4
 def needs(run: runs.Run, probes: dict[str, Any]) -> Counter[str]:
     """Return the bytes that one run writes, by kind, from the network built without memory for its weights."""
     import torch
-    from dnn_or_knn.networks.build import create
+
+    from ..networks.build import create
 
     entry = DATASETS[run.dataset]
     with torch.device("meta"):
@@ -77,11 +77,14 @@ def let_go(results: Path) -> None:
         remove(folder)
 
 
-def main() -> None:
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+def main(command: str, words: list[str]) -> int:
+    """Print what the configured experiment needs, run by run."""
+    parser = argparse.ArgumentParser(
+        prog=f"results.py {command}", description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
     parser.add_argument("--configfile", nargs="+", default=[], help="overlays, as given to snakemake")
     parser.add_argument("--let-go", action="store_true", help="remove the features that lie on disk")
-    args = parser.parse_args()
+    args = parser.parse_args(words)
     made = runs.create(load_overlays(*args.configfile))
     results, until_probed = Path(made.results), made.config["keep"]["features"] == "until-probed"
     if args.let_go:
@@ -102,11 +105,5 @@ def main() -> None:
         print("Features are let go once probed; `keep.features: all` keeps them.")
     if until_probed and there:
         again = shlex.join(["--configfile", *args.configfile] if args.configfile else [])
-        print(f"To let them go unprobed: python workflow/scripts/disk.py {again} --let-go".replace("  ", " "))
-
-
-if __name__ == "__main__":
-    try:
-        main()
-    except UserError as error:
-        sys.exit(f"error: {error}")
+        print(f"To let them go unprobed: python workflow/scripts/results.py disk {again} --let-go".replace("  ", " "))
+    return 0

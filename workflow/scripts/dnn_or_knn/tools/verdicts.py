@@ -1,6 +1,6 @@
 """Print an experiment's verdicts, and where its page is.
 
-python workflow/scripts/verdicts.py results/demo
+python workflow/scripts/results.py verdicts results/demo
 """
 
 from __future__ import annotations
@@ -8,15 +8,15 @@ from __future__ import annotations
 import sys
 from pathlib import Path
 
-from dnn_or_knn.claims.words import VERDICTS
-from dnn_or_knn.runtime.errors import UserError
-from dnn_or_knn.runtime.files import read_json
+from ..claims.words import VERDICTS
+from ..runtime.files import read_json
 
 
-def main() -> None:
-    if len(sys.argv) != 2 or sys.argv[1].startswith("-"):
+def main(command: str, words: list[str]) -> int:
+    """Print the verdicts of the experiment in words[0]."""
+    if len(words) != 1 or words[0].startswith("-"):
         sys.exit(__doc__)
-    results = Path(sys.argv[1])
+    results = Path(words[0])
     colour = sys.stdout.isatty()
     for claim in read_json(results / "claims" / "claims.json")["claims"]:
         verdict = f"{claim['verdict']:13}"
@@ -25,10 +25,4 @@ def main() -> None:
         count = f"{claim['supported']} of {claim['deciding']} effects"
         print(f"{claim['claim']}  {shown}  {claim['title']}{one}\n{'':18}{count}; {claim['decided']}")
     print(f"\nEverything on one page: {(results / 'report.html').resolve().as_uri()}")
-
-
-if __name__ == "__main__":
-    try:
-        main()
-    except UserError as error:
-        sys.exit(f"error: {error}")
+    return 0

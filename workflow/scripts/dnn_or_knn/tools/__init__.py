@@ -1,0 +1,1 @@
+"""What a user looks at results with: the subcommands of results.py."""

@@ -56,7 +56,7 @@ def _newton_direction(
     direction = torch.empty_like(downhill)
     for some in torch.arange(len(live), device=live.device).split(max(1, COPIED // (8 * gram.shape[-1] ** 2))):
         which = live[some]
-        hessian = bend * gram[which] + (ridge if len(ridge) == 1 else ridge[which])
+        hessian = gram[which].mul_(bend).add_(ridge if len(ridge) == 1 else ridge[which])
         hessian[:, -1, -1] += PIVOT * bend
         direction[some] = torch.cholesky_solve(downhill[some, :, None], cholesky(hessian))[:, :, 0]
     return direction
@@ -72,9 +72,11 @@ def _change_gram(
     fresh = after.sum(1) < change.abs().sum(1)
     change = torch.where(fresh[:, None], after, change)
     counts, dimensions = change.abs().sum(1), points.shape[-1]
-    each = 8 * dimensions * max(dimensions, int(counts.max()))
-    for some in torch.arange(len(live), device=live.device).split(max(1, COPIED // each)):
-        block = torch.where(fresh[some, None, None], 0.0, gram[live[some]])
+    # Of a large matrix no copy is made, one at a time.
+    size = 1 if dimensions > PANEL else max(1, COPIED // (8 * dimensions * max(dimensions, int(counts.max()))))
+    for some in torch.arange(len(live), device=live.device).split(size):
+        block = gram[live[some]] if size > 1 else gram[int(live[some[0]])][None]
+        block[fresh[some]] = 0.0
         part = change[some]
         order = part.abs().argsort(dim=1, descending=True, stable=True)[:, : int(counts[some].max())]
         for rows in order.split(max(1, COPIED // (8 * dimensions * len(some))), dim=1):
@@ -83,7 +85,8 @@ def _change_gram(
             for left in range(0, dimensions, PANEL):
                 right = left + PANEL
                 block[:, left:, left:right] += torch.bmm(weighted[:, left:], picked[:, :, left:right])
-        gram[live[some]] = block
+        if size > 1:
+            gram[live[some]] = block
 
 
 def _step(

@@ -31,6 +31,7 @@ import torch
 sys.path.insert(0, str(Path(__file__).resolve().parent.parent / "workflow" / "scripts"))
 from dnn_or_knn.probes import svm
 from dnn_or_knn.probes.solvers import svm as hinge
+from dnn_or_knn.probes.solvers.svm_problem import Problems, certificate, scores
 from sklearn.calibration import CalibratedClassifierCV
 from sklearn.exceptions import ConvergenceWarning
 from sklearn.svm import SVC, LinearSVC
@@ -41,7 +42,7 @@ FEATURES = {"random": 0.0, "overlapping": 0.12, "easy": 0.4}
 #: Seconds after which a fit is not repeated.
 LONG = 10.0
 #: A competitor fits signs (B, n) and returns weights (B, d + 1), intercept last, and multipliers (B, n) or None.
-Fit = Callable[[hinge.Problems], tuple[torch.Tensor, torch.Tensor | None]]
+Fit = Callable[[Problems], tuple[torch.Tensor, torch.Tensor | None]]
 
 
 def features(kind: str, count: int, dimensions: int, classes: int) -> tuple[np.ndarray, np.ndarray]:
@@ -56,7 +57,7 @@ def features(kind: str, count: int, dimensions: int, classes: int) -> tuple[np.n
 def ours(tolerance: float) -> Fit:
     """Return a fit by this project's solver."""
 
-    def fit(problems: hinge.Problems) -> tuple[torch.Tensor, torch.Tensor | None]:
+    def fit(problems: Problems) -> tuple[torch.Tensor, torch.Tensor | None]:
         return hinge.solve(problems, tolerance=tolerance).weights, None
 
     return fit
@@ -65,7 +66,7 @@ def ours(tolerance: float) -> Fit:
 def linear_svc(tolerance: float, dual: bool) -> Fit:
     """Return a fit of every problem by LinearSVC."""
 
-    def fit(problems: hinge.Problems) -> tuple[torch.Tensor, torch.Tensor | None]:
+    def fit(problems: Problems) -> tuple[torch.Tensor, torch.Tensor | None]:
         points, found = problems.points[:, :-1].numpy(), []
         for signs in problems.signs.numpy():
             model = LinearSVC(dual=dual, tol=tolerance, max_iter=1000).fit(points, signs)
@@ -78,7 +79,7 @@ def linear_svc(tolerance: float, dual: bool) -> Fit:
 def libsvm(tolerance: float, cap: int) -> Fit:
     """Return a fit of every problem by SVC, with its multipliers."""
 
-    def fit(problems: hinge.Problems) -> tuple[torch.Tensor, torch.Tensor | None]:
+    def fit(problems: Problems) -> tuple[torch.Tensor, torch.Tensor | None]:
         found, alpha = [], torch.zeros_like(problems.signs)
         for b, signs in enumerate(problems.signs):
             rows = np.flatnonzero(signs.numpy())
@@ -100,13 +101,13 @@ class Competitor:
         self.processor: list[float] = []
         self.primal = self.bound = torch.zeros(0)
 
-    def run(self, problems: hinge.Problems) -> None:
+    def run(self, problems: Problems) -> None:
         """Fit once more; keep the objective and the certificate's lower bound, per problem."""
         clock, processor = time.perf_counter(), time.process_time()
         weights, alpha = self.fit(problems)
         self.clock.append(time.perf_counter() - clock)
         self.processor.append(time.process_time() - processor)
-        slack = (1 - problems.signs * hinge.scores(problems.points, weights)).clamp(min=0) * problems.signs.abs()
+        slack = (1 - problems.signs * scores(problems.points, weights)).clamp(min=0) * problems.signs.abs()
         if problems.squared:
             alpha = 2 * problems.C * slack
         if alpha is None:
@@ -114,7 +115,7 @@ class Competitor:
             self.primal = 0.5 * (weights * problems.penalty_slope(weights)).sum(1) + problems.C * slack.sum(1)
             self.bound = torch.full_like(self.primal, -torch.inf)
         else:
-            self.primal, gap = hinge.certificate(problems, weights, alpha)
+            self.primal, gap = certificate(problems, weights, alpha)
             self.bound = self.primal - gap
 
     def distance(self, bound: torch.Tensor) -> float:
@@ -123,7 +124,7 @@ class Competitor:
 
 
 def until(
-    wanted: float, name: str, make: Callable[[float], Fit], problems: hinge.Problems, bound: torch.Tensor
+    wanted: float, name: str, make: Callable[[float], Fit], problems: Problems, bound: torch.Tensor
 ) -> Competitor:
     """Return the competitor with the coarsest tolerance that comes within `wanted`, or the last tried, after one run.
 
@@ -141,7 +142,7 @@ def until(
 
 
 def compare(
-    title: str, problems: hinge.Problems, competitors: list[Competitor], rounds: int, wanted: float, seek: str
+    title: str, problems: Problems, competitors: list[Competitor], rounds: int, wanted: float, seek: str
 ) -> list[str]:
     """Run the competitors in turns; return the table's rows. The first is ours, and gives the bound."""
     for competitor in competitors:
@@ -167,18 +168,18 @@ def compare(
     return rows
 
 
-def rests(points: torch.Tensor, labels: np.ndarray, classes: int) -> hinge.Problems:
+def rests(points: torch.Tensor, labels: np.ndarray, classes: int) -> Problems:
     """Return the one-vs-rest problems with the squared hinge."""
     signs = 2.0 * (torch.as_tensor(labels)[None] == torch.arange(classes)[:, None]).double() - 1
-    return hinge.Problems(points, signs, 1.0, True, True, points.new_zeros(points.shape[1] - 1))
+    return Problems(points, signs, 1.0, True, True, points.new_zeros(points.shape[1] - 1))
 
 
-def some_pairs(points: torch.Tensor, labels: np.ndarray, count: int) -> hinge.Problems:
+def some_pairs(points: torch.Tensor, labels: np.ndarray, count: int) -> Problems:
     """Return the one-vs-one problems of class 0 with the next `count` classes, with the hinge."""
     rows = [torch.as_tensor(np.flatnonzero(np.isin(labels, (0, other)))) for other in range(1, count + 1)]
     padded = torch.nn.utils.rnn.pad_sequence(rows, batch_first=True, padding_value=-1)
     signs = (padded >= 0) * torch.where(torch.as_tensor(labels)[padded] == 0, 1.0, -1.0).double()
-    return hinge.Problems(
+    return Problems(
         points[padded] * (padded >= 0)[:, :, None], signs, 1.0, False, False, points.new_zeros(points.shape[1] - 1)
     )
 

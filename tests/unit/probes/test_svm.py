@@ -13,6 +13,7 @@ from dnn_or_knn.probes import svm
 from dnn_or_knn.probes.common import ProbeResult
 from dnn_or_knn.probes.solvers import platt
 from dnn_or_knn.probes.solvers import svm as hinge
+from dnn_or_knn.probes.solvers.svm_problem import Problems, Solution, certificate
 from dnn_or_knn.runtime.errors import UserError
 from dnn_or_knn.seeds import generator
 from hypothesis import example, given, settings
@@ -181,11 +182,12 @@ def test_every_engine_reaches_the_same_objective(squared: bool, penalized: bool)
     train, labels = blobs(900, 12, 2, distance=1.2)
     points = torch.cat([torch.as_tensor(train, dtype=torch.float64), torch.ones(900, 1, dtype=torch.float64)], 1)
     signs = torch.as_tensor(2.0 * labels - 1)[None]
-    shared = hinge.Problems(points, signs, 1.0, squared, penalized, torch.zeros(12).double())
+    shared = Problems(points, signs, 1.0, squared, penalized, torch.zeros(12).double())
     own = replace(shared, points=points[None])
     mean = points[:, :-1].mean(0)
     centred = replace(shared, points=torch.cat([points[:, :-1] - mean, points[:, -1:]], 1), mean=mean)
     found = [hinge.interior_point(one) for one in (shared, own, centred)]
+    found += [hinge.solve(one) for one in (shared, own, centred)]
     if squared:
         found += [hinge.newton(one) for one in (shared, own, centred)]
     for one in found:
@@ -241,8 +243,8 @@ def test_a_simulated_gpu_reaches_the_same_optimum(loss: str, multiclass: str, sh
 
 def test_gap_of_a_bad_fit_is_large() -> None:
     points = torch.tensor([[1.0, 1.0], [-1.0, 1.0]], dtype=torch.float64)
-    problems = hinge.Problems(points, torch.tensor([[1.0, -1.0]]).double(), 1.0, True, True, torch.zeros(1).double())
-    primal, gap = hinge.certificate(problems, torch.zeros(1, 2).double(), torch.full((1, 2), 2.0).double())
+    problems = Problems(points, torch.tensor([[1.0, -1.0]]).double(), 1.0, True, True, torch.zeros(1).double())
+    primal, gap = certificate(problems, torch.zeros(1, 2).double(), torch.full((1, 2), 2.0).double())
     assert float(primal) == 2.0
     # α = 2C h = 2 for both: D = 4 − ½·16 − 2, a bound, if a poor one.
     assert float(gap) == pytest.approx(2.0 - (4 - 8 - 2))
@@ -429,7 +431,7 @@ def test_solvers_converge_at_any_scale(
     shift = distance * random.normal(size=dimensions)
     features = random.normal(size=(count, dimensions)).round(1) + signs[0].numpy()[:, None] * shift
     points = torch.cat([torch.as_tensor(scale * features), torch.ones(count, 1, dtype=torch.float64)], 1)
-    shared = hinge.Problems(points, signs, C, squared, penalized, torch.zeros(dimensions).double())
+    shared = Problems(points, signs, C, squared, penalized, torch.zeros(dimensions).double())
     own = replace(shared, points=points.expand(8, -1, -1).contiguous())
     one, two = hinge.solve(shared), hinge.solve(own)
     assert float(one.gap.max()) <= 1e-6
@@ -437,7 +439,7 @@ def test_solvers_converge_at_any_scale(
     torch.testing.assert_close(one.objective, two.objective, rtol=2e-6, atol=0)
 
 
-def true_gaps(problems: hinge.Problems, found: hinge.Solution) -> np.ndarray:
+def true_gaps(problems: Problems, found: Solution) -> np.ndarray:
     """(P − D)/P of every problem from its weights and multipliers, as P and D are defined, in long doubles."""
     gaps = []
     mean, C = problems.mean.numpy().astype(np.longdouble), problems.C
@@ -490,7 +492,7 @@ def test_gaps_are_those_of_the_weights_at_every_scale(
             (classes[None] == torch.arange(4)[:, None]) | (classes[None] == (torch.arange(4)[:, None] + 1) % 4)
         )
         points = points * signs.abs()[:, :, None]
-    problems = hinge.Problems(points, signs, C, squared, penalized, mean)
+    problems = Problems(points, signs, C, squared, penalized, mean)
     found = hinge.solve(problems)
     true = true_gaps(problems, found)
     assert (true <= 1.05 * found.gap.numpy() + 1e-8).all(), (true, found.gap)

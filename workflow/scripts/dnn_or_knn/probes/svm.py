@@ -32,7 +32,8 @@ from ..seeds import generator
 from .common import ProbeResult, check_input, one_class, spread
 from .preprocessing import reduce
 from .solvers.platt import couple, fit_sigmoids, normalised_sigmoids, sigmoid, stratified_folds
-from .solvers.svm import Problems, Solution, certificate, scores, solve, span
+from .solvers.svm import solve
+from .solvers.svm_problem import Problems, Solution, certificate, scores, span
 
 #: Bytes of points, scores and factors that one batch of problems may take, by device.
 BATCH = {"cpu": 2**28, "cuda": 2**32}

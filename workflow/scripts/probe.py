@@ -48,6 +48,8 @@ def main(args: argparse.Namespace) -> None:
     features = available(args, extracted["files"])
     device = devices.resolve(args.device)
     devices.set_precision("float32", device)  # a fit must not depend on what an extraction before it allowed
+    if spec["module"] in ("logistic", "svm"):
+        devices.warn_if_float64_is_slow(device)
     fit = probes.load(spec["module"])
     state = open_state(args.state, spec)
     names = [(f"step{step:06d}_{layer}", step, layer) for step in spec["steps"] for layer in layers]

@@ -5,7 +5,7 @@
 PYTHON ?= python3
 BIN := .venv/bin
 SETUP := .venv/.installed
-SNAKEMAKE := $(BIN)/snakemake
+SNAKEMAKE := $(BIN)/snakemake --cores all --keep-going
 CONFIGS := $(wildcard config/*.yaml)
 SOURCES := workflow/scripts tests benchmarks
 SMK := Snakefile workflow/rules/*.smk
@@ -36,11 +36,11 @@ $(SETUP): envs/pipeline.txt envs/slurm.txt envs/dev.txt envs/constraints.txt
 
 demo: $(SETUP)
 	$(SNAKEMAKE) --configfile config/demo.yaml
-	@$(BIN)/python workflow/scripts/verdicts.py results/demo
+	@$(BIN)/python workflow/scripts/results.py verdicts results/demo
 
 paper: $(SETUP)
 	$(SNAKEMAKE)
-	@$(BIN)/python workflow/scripts/verdicts.py results/paper
+	@$(BIN)/python workflow/scripts/results.py verdicts results/paper
 
 lint: $(SETUP)
 	$(BIN)/ruff format --check $(SOURCES)
@@ -69,5 +69,6 @@ gpu-check: $(SETUP)
 bench: $(SETUP)
 	for bench in benchmarks/bench_*.py; do $(BIN)/python $$bench || exit 1; done
 
+# Snakemake's records stay: other results than the demo's may lie here.
 clean:
-	rm -rf .venv .snakemake results/demo
+	rm -rf .venv .snakemake/log results/demo

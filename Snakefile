@@ -1,5 +1,6 @@
 # DNN or k-NN: does a deep network memorize, generalize, or both?
 # data sets -> training -> features -> probes -> measures -> figures -> claims; one file per stage in workflow/rules.
+import os
 import sys
 
 from snakemake.exceptions import WorkflowError
@@ -7,20 +8,32 @@ from snakemake.utils import min_version
 
 min_version("9.19")
 
+# Paths are taken from this file's folder, wherever Snakemake runs and whichever workflow uses this one as a module.
+HOME = workflow.current_basedir.get_path_or_uri(secret_free=True)
+if not os.path.isdir(HOME):
+    raise WorkflowError(
+        f"{HOME} is no folder: clone the repository and give its Snakefile's path"
+    )
+
 # Configuration: config.yaml is the paper; overlays in config/ change values.
 
 
-configfile: "config.yaml"
+configfile: f"{HOME}/config.yaml"
 
 
-sys.path.insert(0, f"{workflow.basedir}/workflow/scripts")
+sys.path.insert(0, f"{HOME}/workflow/scripts")
 
 from dnn_or_knn.plan import startup
 from dnn_or_knn.runtime.errors import UserError
 
 try:
     jobs = startup.start(
-        config, workflow.config_settings.config, remote=not workflow.is_main_process
+        config,
+        # A module that is given a configuration has that one alone.
+        [] if workflow.modifier.skip_configfile else workflow.configfiles,
+        {} if workflow.modifier.skip_configfile else workflow.config_settings.config,
+        # A module's configuration is not frozen: Snakemake leaves its `onstart` out.
+        remote=not workflow.is_main_process and workflow.modifier.is_main_snakefile(),
     )
 except UserError as error:
     raise WorkflowError(str(error))
@@ -29,10 +42,19 @@ RESULTS = jobs.results
 RUN = f"{RESULTS}/{{dataset}}/{{architecture}}/{{labels}}/seed{{seed}}"
 
 # How jobs run. It reaches them as resources, since a changed parameter would make them stale.
+SCRIPTS = startup.scripts()
 DEVICE = jobs.config["device"]
-GPUS = startup.gpus_per_job(DEVICE)
+# Which executor it is, Snakemake knows only after this file is read; of a dry run's, `--jobs` alone tells.
+GPU = startup.gpu(
+    DEVICE,
+    lambda: (
+        workflow.resource_settings.nodes is None
+        if workflow.dryrun
+        else workflow.local_exec and not workflow.remote_exec
+    ),
+)
 if (
-    workflow.local_exec
+    workflow.resource_settings.nodes is None
     and startup.local_gpus()
     and "gpu" not in workflow.global_resources
 ):
@@ -69,7 +91,7 @@ include: "workflow/rules/claims.smk"
 
 onstart:
     try:
-        startup.freeze(jobs.experiment)
+        startup.freeze(jobs, workflow.dag.needrun_jobs())
     except UserError as error:
         raise WorkflowError(str(error))
 

@@ -52,9 +52,9 @@ IMPORTS = {
     "measures": "import numpy; from dnn_or_knn.measures import bootstrap, formulas, tables",
     "collect": "import numpy, pandas; from dnn_or_knn.measures import tables",
     "figure": "from dnn_or_knn.figures import style; from dnn_or_knn.measures import tables",
-    "curves": "from dnn_or_knn.figures import style",
+    "training_curves": "from dnn_or_knn.figures import style",
     "claims": "from dnn_or_knn.claims import paper_claims; from dnn_or_knn.figures import style",
-    "beside": "import pandas; from dnn_or_knn.measures import tables",
+    "published": "import pandas; from dnn_or_knn.measures import tables",
     "report": "from dnn_or_knn.report import page",
 }
 #: Takes the place of a stage program.
@@ -63,10 +63,10 @@ import json, sys, time
 from pathlib import Path
 from typing import Any
 {imports}
-from dnn_or_knn.runtime import devices
+from dnn_or_knn.runtime import gpus
 words = {{option: value for option, value in zip(sys.argv, sys.argv[1:]) if option.startswith("--")}}
 if {gpu}:
-    devices.lease(["stand-in"], Path("leases"))
+    gpus.lease(["stand-in"], Path("leases"))
     begin = time.time()
     time.sleep({hold})
     with open("gpu.jsonl", "a") as file:

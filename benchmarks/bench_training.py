@@ -27,9 +27,10 @@ from PIL import Image
 from torch import nn
 
 sys.path.insert(0, str(Path(__file__).resolve().parent.parent / "workflow" / "scripts"))
+from dnn_or_knn import numerics
 from dnn_or_knn.features import extraction
 from dnn_or_knn.networks.build import create
-from dnn_or_knn.runtime import devices, files, resume
+from dnn_or_knn.runtime import files, gpus, resume
 from dnn_or_knn.training.batches import Images
 from dnn_or_knn.training.step import Trainer
 
@@ -158,7 +159,7 @@ def ours(
     name: str, images: np.ndarray, labels: np.ndarray, batch: int, device: torch.device, wanted_precision: str
 ) -> tuple[Callable[[int], float], str]:
     """Return a function that makes steps of our loop and returns their images per second, and the precision."""
-    precision = devices.set_precision(wanted_precision, device)
+    precision = numerics.set_precision(wanted_precision, device)
     net = create(NETWORKS[name], channels=3, size=SIZE, classes=CLASSES)
     data = Images(torch.from_numpy(images).to(device), torch.from_numpy(labels).to(device))
     trainer = Trainer(net, settings(batch), data, seed=0, device=device, precision=precision)
@@ -224,7 +225,7 @@ def forward_alone(name: str, count: int, device: torch.device, precision: str) -
     net = net.to(device=device, memory_format=torch.channels_last).eval()
     run = extraction.forward_function(net, ["embedding"], True, device=device, precision=precision)
     if device.type == "cuda":
-        run = devices.compiled(run, device)
+        run = numerics.compiled(run, device)
     size = 1000 if device.type == "cuda" else extraction.CPU_BATCH
     batch = torch.randint(256, (size, 3, SIZE, SIZE), dtype=torch.uint8, device=device)
     batch = batch.contiguous(memory_format=torch.channels_last)
@@ -269,7 +270,7 @@ def main() -> None:
     parser.add_argument("--precision", default="auto", help="of our loop: auto, float32, tf32, bf16 (default: auto)")
     args = parser.parse_args()
     torch.set_num_threads(args.threads)
-    device = devices.resolve(args.device)
+    device = gpus.resolve(args.device)
     rounds = GPU_ROUNDS if device.type == "cuda" else CPU_ROUNDS
     rng = np.random.default_rng(0)
     images = rng.integers(256, size=(COUNT, 3, SIZE, SIZE), dtype=np.uint8)

@@ -10,6 +10,7 @@ import sys
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
+from typing import Any
 
 import pytest
 from conftest import ROOT
@@ -33,23 +34,23 @@ class Project:
                 shutil.copy2(source, folder / part)
         shutil.copy2(ROOT / "tests" / "workflow" / "tiny.yaml", folder / "tiny.yaml")
 
-    def start(self, *arguments: str, overlays: tuple[str, ...] = ("tiny.yaml",), **options: object) -> subprocess.Popen:
-        """Start Snakemake here."""
+    def start(self, *arguments: str, overlays: tuple[str, ...] = ("tiny.yaml",), **options: Any) -> subprocess.Popen:
+        """Start Snakemake here, or with the options of `Popen` that are given."""
         command = [sys.executable, "-m", "snakemake", *arguments, "--configfile", *overlays]
-        environment = {**os.environ, "PYTHONDONTWRITEBYTECODE": "1"}
-        return subprocess.Popen(
-            command,
-            cwd=self.folder,
-            env=environment,
-            text=True,
-            stdout=subprocess.PIPE,
-            stderr=subprocess.STDOUT,
-            **options,
-        )
+        settings = {
+            "cwd": self.folder,
+            "env": {**os.environ, "PYTHONDONTWRITEBYTECODE": "1"},
+            "text": True,
+            "stdout": subprocess.PIPE,
+            "stderr": subprocess.STDOUT,
+        }
+        return subprocess.Popen(command, **settings | options)
 
-    def snakemake(self, *arguments: str, overlays: tuple[str, ...] = ("tiny.yaml",), check: bool = True) -> str:
+    def snakemake(
+        self, *arguments: str, overlays: tuple[str, ...] = ("tiny.yaml",), check: bool = True, **options: Any
+    ) -> str:
         """Run Snakemake here to its end and return what it printed."""
-        child = self.start(*arguments, overlays=overlays)
+        child = self.start(*arguments, overlays=overlays, **options)
         output, _ = child.communicate()
         assert not check or child.returncode == 0, output
         return output

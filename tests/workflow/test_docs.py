@@ -10,6 +10,7 @@ from pathlib import Path
 import pandas as pd
 import pytest
 from conftest import ROOT
+from dnn_or_knn.claims.words import VERDICTS
 from project import Project
 
 pytestmark = [pytest.mark.slow, pytest.mark.xdist_group("docs")]
@@ -82,7 +83,7 @@ def test_a_claim_added_literally_is_judged(finished: Project) -> None:
         assert {job[0] for job in finished.planned()} == {"claims", "report"}
         finished.snakemake("--cores", "2", "results/tiny/claims/claims.json")
         claims = json.loads((finished.folder / "results/tiny/claims/claims.json").read_text())["claims"]
-        assert claims[0]["claim"] == 10 and claims[0]["verdict"] in ("supported", "not supported", "inconclusive")
+        assert claims[0]["claim"] == 10 and claims[0]["verdict"] in VERDICTS
     finally:
         path.write_text(text)
         finished.snakemake("--cores", "2")

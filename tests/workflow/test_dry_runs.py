@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import json
 import re
 from collections import Counter
+from typing import Any
 
 import pytest
 from project import Project
@@ -11,7 +13,7 @@ from project import Project
 pytestmark = pytest.mark.xdist_group("dry")
 
 #: What is drawn once, whatever the configuration.
-ONCE = {"figure": 7, "collect": 1, "claims": 1, "beside": 1, "curves": 1, "report": 1}
+ONCE = {"figure": 7, "collect": 1, "claims": 1, "published": 1, "training_curves": 1, "report": 1}
 #: overlays → jobs. The paper: 1,057 evaluations in shards of 26 per run, and 6 runs probed in every layer; three probes each.
 PLANS = {
     (): {"prepare": 3, "labels": 9, "train": 15, "features": 49, "probe": 147, "measures": 15},
@@ -48,6 +50,38 @@ def test_the_command_line_takes_what_is_in_brackets(project: Project) -> None:
     )
     assert "--root /datasets --no-download" in output
     assert "labels=true-labels, seed=3" in output and "seed=0" not in output
+
+
+def shown(project: Project, *arguments: str, **options: Any) -> dict[str, list[str]]:
+    """Return the architectures, data sets and probes in the order in which the claims would be judged on them."""
+    output = project.snakemake("--dry-run", "--printshellcmds", "claims", *arguments, **options)
+    spec = json.loads(re.search(r"scripts/claims\.py --spec '(.*?)' --measures", output)[1])
+    return {key: spec[key] for key in ("architectures", "datasets", "probes")}
+
+
+def test_overlays_and_the_command_line_leave_the_order_as_it_is(project: Project) -> None:
+    """Snakemake puts their keys first. Networks are taken from shallow to deep, the rest in the order of config.yaml."""
+    assert shown(project, overlays=("config/cpu.yaml",))["architectures"] == ["mlp640", "lenet", "wrn-10-1"]
+    (project.folder / "front.yaml").write_text(
+        "datasets: {cifar100: {}, digits: {}, mnist: {}}\nprobes: {lr: {C: 1.0}}\n"
+    )
+    options = ("--config", "architectures={wrn-28-10: {}, wrn-10-1: {}}", "probes={svm: {C: 1.0}}")
+    assert shown(project, *options, overlays=("front.yaml",)) == {
+        "architectures": ["mlp640", "lenet", "wrn-10-1", "wrn-28-10"],
+        "datasets": ["mnist", "cifar10", "cifar100", "digits"],
+        "probes": ["knn", "svm", "lr"],
+    }
+
+
+def test_a_key_given_twice_and_an_absurd_count_stop_with_one_sentence(project: Project) -> None:
+    wrong = {
+        "seeds: [1]\nkeep: {}\nseeds: [2]\n": "twice.yaml: the key 'seeds' stands in line 1 and again in line 3; keep one",
+        "measures: {replicates: 1000000000}\n": "measures.replicates is 1000000000, but must be at most 100000",
+    }
+    for text, sentence in wrong.items():
+        (project.folder / "twice.yaml").write_text(text)
+        output = project.snakemake("--dry-run", overlays=("twice.yaml",), check=False)
+        assert sentence in output and "Traceback" not in output
 
 
 def test_a_dry_run_writes_nothing(project: Project) -> None:

@@ -60,8 +60,9 @@ def test_a_configuration_edited_in_flight_is_not_used(finished: Project, project
     ("file", "text"),
     [
         ("scripts/dnn_or_knn/training/run.py", "\nX = 1\n"),
+        ("scripts/dnn_or_knn/runtime/files.py", "\nX = 1\n"),
         ("scripts/dnn_or_knn/plan/registry.py", "\nREAD_OFF = ()\n"),
-        ("data/published.yaml", "\nmore: [1]\n"),
+        ("resources/published.yaml", "\nmore: [1]\n"),
         ("rules/train.smk", "\n# A remark.\n"),
     ],
 )

@@ -20,7 +20,7 @@ pytestmark = pytest.mark.xdist_group("finished")
 LIBRARY = "workflow/scripts/dnn_or_knn"
 FIGURES = {("figure", str(number)) for number in range(1, 8)}
 #: What is drawn from the experiment's table, whatever changes in it.
-ENDS = FIGURES | {("collect",), ("claims",), ("beside",), ("report",)}
+ENDS = FIGURES | {("collect",), ("claims",), ("published",), ("report",)}
 STAGES = ("prepare", "labels", "train", "features", "probe", "measures")
 Jobs = set[Job]
 Change = Callable[[Project], AbstractContextManager[object]]
@@ -123,13 +123,22 @@ def after(jobs: Jobs, stage: str, *having: str) -> Jobs:
     return {job for job in jobs if job[0] in stages and set(having) <= set(job)} | ENDS
 
 
-CURVES = {("curves",)}
+CURVES = {("training_curves",)}
 MLP, WRN = "mlp8", "wrn-10-1"
 #: name → (the change, the stale jobs out of all jobs of the changed workflow).
 MATRIX: dict[str, tuple[Change, Callable[[Jobs], Jobs]]] = {
     # Nothing that determines a result.
     "nothing": (lambda project: nullcontext(), lambda jobs: set()),
     "a comment in the training": (append(f"{LIBRARY}/training/run.py", "\n# A remark.\n"), lambda jobs: set()),
+    "how jobs run: files": (append(f"{LIBRARY}/runtime/files.py", "\nX = 1\n"), lambda jobs: set()),
+    "how jobs run: a sentence": (
+        edit(f"{LIBRARY}/runtime/command_line.py", "run again to resume", "run once more to resume"),
+        lambda jobs: set(),
+    ),
+    "how jobs run: the digest of code": (
+        append(f"{LIBRARY}/runtime/code_digest.py", "\nX = 1\n"),
+        lambda jobs: set(),
+    ),
     "a docstring of a probe": (edit(f"{LIBRARY}/probes/knn.py", r'\A"""', '"""Indeed: '), lambda jobs: set()),
     "formatting": (append("workflow/scripts/train.py", "\n\n\n"), lambda jobs: set()),
     "the registry": (append(f"{LIBRARY}/plan/registry.py", '\nDATASETS["svhn"] = {}\n'), lambda jobs: set()),
@@ -188,9 +197,9 @@ MATRIX: dict[str, tuple[Change, Callable[[Jobs], Jobs]]] = {
         edit("workflow/schemas/config.schema.yaml", r"(Bootstrap replicates .*\n +default:) 200", r"\1 100"),
         lambda jobs: set(),
     ),
-    "the order of the networks, which is that of the figures": (
+    "the order of the networks, since it is their depth that orders them": (
         configure(lambda c: c.update(architectures=dict(reversed(c["architectures"].items())))),
-        lambda jobs: FIGURES | {("claims",), ("report",)},
+        lambda jobs: set(),
     ),
     # Extending.
     "a new data set": (
@@ -240,6 +249,10 @@ MATRIX: dict[str, tuple[Change, Callable[[Jobs], Jobs]]] = {
         append(f"{LIBRARY}/figures/figure5.py", "\nX = 1\n"),
         lambda jobs: {("figure", "5"), ("report",)},
     ),
+    "the arithmetic of jobs": (
+        append(f"{LIBRARY}/numerics.py", "\nX = 1\n"),
+        lambda jobs: after(jobs, "train") | CURVES,
+    ),
     "the measures' code": (
         append(f"{LIBRARY}/measures/formulas.py", "\nX = 1\n"),
         lambda jobs: of(jobs, "measures") | ENDS,
@@ -268,7 +281,7 @@ MATRIX: dict[str, tuple[Change, Callable[[Jobs], Jobs]]] = {
     ),
     "a published number": (
         edit("workflow/resources/published.yaml", "code: 99.31", "code: 99.32"),
-        lambda jobs: {("beside",), ("report",)},
+        lambda jobs: {("published",), ("report",)},
     ),
     "a remark among the published numbers": (
         append("workflow/resources/published.yaml", "# More.\n"),
@@ -278,7 +291,9 @@ MATRIX: dict[str, tuple[Change, Callable[[Jobs], Jobs]]] = {
     "the data store's content": (
         append("results/tiny/digits/store/store.json", " "),
         lambda jobs: (
-            jobs - of(jobs, "prepare", "collect", "curves", "figure", "claims", "beside", "report") | ENDS | CURVES
+            jobs - of(jobs, "prepare", "collect", "training_curves", "figure", "claims", "published", "report")
+            | ENDS
+            | CURVES
         ),
     ),
     "a deleted probe": (
@@ -396,8 +411,8 @@ def test_checking_out_another_branch_and_back_is_nothing_to_do(finished: Project
 
 
 def why(project: Project, *arguments: str) -> dict[Job, str]:
-    """Return what why.py says of each job: (rule, values of its wildcards …) → its reasons."""
-    said = project.python("workflow/scripts/why.py", "--configfile", "tiny.yaml", *arguments)
+    """Return what `results.py why` says of each job: (rule, values of its wildcards …) → its reasons."""
+    said = project.python("workflow/scripts/results.py", "why", "--configfile", "tiny.yaml", *arguments)
     assert said.returncode == 0, said.stdout + said.stderr
     found: dict[Job, str] = {}
     job: Job = ()
@@ -409,7 +424,7 @@ def why(project: Project, *arguments: str) -> dict[Job, str]:
             job = (rule, *(part.split("=", 1)[1] for part in wildcards))
             found[job] = ""
     count = f"{len(found)} jobs to run" if found else "Nothing to be done: every result is up to date."
-    assert said.stdout.splitlines()[-1] == count
+    assert said.stdout.splitlines()[-1].split(";")[0] == count
     return found
 
 
@@ -437,7 +452,7 @@ RANDOM = ("digits", MLP, "random-labels", "0")
         (
             "the data store's content",
             {
-                ("labels", "digits", "true-labels", "0"): "Updated input files: ",
+                ("labels", "digits", "true-labels", "0"): "input ../../../store/store.json: another content",
                 ("collect",): "Input files updated by another job: ",
             },
         ),
@@ -457,5 +472,172 @@ def test_why_takes_what_snakemake_takes(finished: Project) -> None:
     given = ("--config", "seeds=[0, 1]", "--")
     target = "results/tiny/digits/mlp8/random-labels/seed1/training.json"
     assert {job[0] for job in why(finished, *given, target)} == {"labels", "train"}
-    done = finished.python("workflow/scripts/why.py", "--configfile", "tiny.yaml", "--config", "sedes=[1]")
+    done = finished.python("workflow/scripts/results.py", "why", "--configfile", "tiny.yaml", "--config", "sedes=[1]")
     assert done.returncode == 1 and "did you mean 'seeds'" in done.stderr and "Traceback" not in done.stderr
+
+
+REPORT = ("report",)
+
+
+def of_one_date(project: Project) -> Project:
+    """Date all results alike: other tests touch those of `finished`, and without records dates count."""
+    for path in (project.folder / "results").rglob("*"):
+        os.utime(path, (1.7e9, 1.7e9))
+    return project
+
+
+def forgotten(finished: Project, folder: Path) -> Project:
+    copy = of_one_date(copied(finished, folder))
+    shutil.rmtree(copy.folder / ".snakemake")
+    return copy
+
+
+def cleaned(finished: Project, folder: Path) -> Project:
+    copy = of_one_date(copied(finished, folder))
+    files = [
+        str(path.relative_to(folder)) for path in (folder / "results/tiny").rglob("*") if "features" not in path.parts
+    ]
+    known = [name for name in files if "logs" not in name and not re.search(r"/(logits|probes/\w+)/\w+-?\w+/", name)]
+    copy.snakemake("--cleanup-metadata", *known, check=False)
+    return copy
+
+
+def sent(finished: Project, folder: Path) -> Project:
+    project = Project(folder)
+    shutil.copytree(finished.folder / "results", folder / "results", symlinks=True)
+    return of_one_date(project)
+
+
+def renamed(finished: Project, folder: Path) -> Project:
+    copy = copied(finished, folder)
+    shutil.copytree(copy.folder / "results/tiny", copy.folder / "results/again", symlinks=True)
+    path = copy.folder / "tiny.yaml"
+    path.write_text(path.read_text().replace("experiment: tiny", "experiment: again"))
+    return of_one_date(copy)
+
+
+#: How results come to lie there without Snakemake's records of them → what is stale then.
+WITHOUT_RECORDS: dict[str, tuple[Callable[[Project, Path], Project], Jobs]] = {
+    "rm -rf .snakemake": (forgotten, set()),
+    "rsync -a to another checkout": (sent, set()),
+    "cp -a results/tiny results/again": (renamed, {REPORT}),
+    "--cleanup-metadata": (cleaned, set()),
+}
+
+
+@pytest.mark.parametrize("how", WITHOUT_RECORDS)
+def test_results_without_records_are_held_against_the_configuration(
+    finished: Project, tmp_path: Path, how: str
+) -> None:
+    make, anyway = WITHOUT_RECORDS[how]
+    copy = make(finished, tmp_path / "copy")
+    before = {path: path.stat().st_mtime_ns for path in (copy.folder / "results").rglob("*")}
+    assert copy.planned() == anyway
+    for name in ("one learning rate", "one probe's code"):
+        change, expected = MATRIX[name]
+        with change(copy):
+            assert copy.planned() == expected(all_jobs(copy)), name
+    change, expected = MATRIX["one learning rate"]
+    with change(copy), key("seeds", [0, 1])(copy):
+        stale = copy.planned()
+        assert {("train", "digits", WRN, "true-labels", seed) for seed in "01"} <= stale
+        assert not [job for job in stale if job[0] == "train" and job[2] == MLP and job[4] == "0"]
+        reason = why(copy)["train", "digits", WRN, "true-labels", "0"]
+        assert reason == "    value training.learning_rate: 0.1 -> 0.05\n"
+        results = next(path for path in (copy.folder / "results").iterdir() if path.name != "tiny" or not anyway)
+        said = copy.python(
+            "workflow/scripts/results.py", "verify", str(results.relative_to(copy.folder)), "--configfile", "tiny.yaml"
+        )
+        assert said.returncode == 1
+        assert f"{WRN}/true-labels/seed0/training.json was made with another configuration" in said.stdout
+        assert "training.learning_rate: 0.1 -> 0.05" in said.stdout and "are not made yet" in said.stdout
+    assert {path: path.stat().st_mtime_ns for path in (copy.folder / "results").rglob("*")} == before
+
+
+def test_stale_results_without_records_are_made_anew_once_and_only_what_is_asked_for(
+    finished: Project, tmp_path: Path
+) -> None:
+    copy = forgotten(finished, tmp_path / "copy")
+    target = f"results/tiny/digits/{MLP}/random-labels/seed0/training.json"
+    job = ("train", "digits", MLP, "random-labels", "0")
+    with key("training.batch_size", 40)(copy):
+        assert copy.planned(target) == {job}
+        assert "stay as they are" in copy.snakemake(
+            "--dry-run", target, "--rerun-triggers", "mtime", "--quiet", "rules"
+        )
+        copy.snakemake("--cores", "1", target)
+        assert copy.planned(target) == set()
+        said = copy.python("workflow/scripts/results.py", "verify", "results/tiny")
+        assert said.returncode == 1 and "training.batch_size: 50 -> 40" in said.stdout, "two learned otherwise than one"
+    # What was made anew is stale in the former configuration, whatever Snakemake recorded.
+    shutil.rmtree(copy.folder / ".snakemake")
+    assert job in copy.planned(target)
+
+
+def test_inputs_of_another_content_count_without_records(finished: Project, tmp_path: Path) -> None:
+    copy = forgotten(finished, tmp_path / "copy")
+    path = copy.folder / f"results/tiny/digits/{MLP}/random-labels/seed0/measures/measures.json"
+    date = path.stat().st_mtime_ns
+    path.write_text(path.read_text() + " ")
+    os.utime(path, ns=(date, date))
+    assert copy.planned() == ENDS
+    path.with_name("measures.provenance.json").unlink()
+    assert ("measures", "digits", MLP, "random-labels", "0") in copy.planned()
+
+
+def test_every_job_is_spelled_out_where_its_rule_makes_it(finished: Project) -> None:
+    from dnn_or_knn.plan import runs
+    from dnn_or_knn.plan.configuration import load_overlays
+    from dnn_or_knn.plan.specifications import Jobs as AllJobs
+
+    with MATRIX["a new seed"][0](finished), key("choices", {"c": {"probes": {"lr": {"C": 0.5}}}})(finished):
+        config = load_overlays(*(finished.folder / name for name in ("tiny.yaml",)))
+        tasks = AllJobs(runs.create(config)).tasks
+        assert {(task.rule, *task.wildcards.values()) for task in tasks} == finished.planned("--forceall")
+        output = finished.snakemake("--dry-run", "--forceall")
+    made = set(
+        re.findall(r"results/tiny/([^, \n]+)\.provenance\.json", "".join(re.findall("^    output: .*\n", output, re.M)))
+    )
+    assert made == {task.manifest for task in tasks} and len(made) == len(tasks)
+
+
+def test_features_that_nobody_will_read_go_at_the_start(finished: Project, tmp_path: Path) -> None:
+    """A probe was dropped, or its job was killed after its last word: its mark would hold the features for ever."""
+    copy = copied(finished, tmp_path / "copy")
+    (copy.folder / "let-go.yaml").write_text("keep: {features: until-probed}\n")
+    run = copy.folder / "results/tiny/digits" / MLP / "random-labels/seed0"
+    nobody, somebody = "steps000000-000010", "steps000020-000020"
+    for shard, probe in ((nobody, "dropped"), (nobody, "knn"), (somebody, "dropped"), (somebody, "svm")):
+        (run / ".state" / f"unprobed-{shard}").mkdir(parents=True, exist_ok=True)
+        (run / ".state" / f"unprobed-{shard}" / probe).touch()
+    (run / "probes/svm" / f"{somebody}.json").unlink()
+    (copy.folder / "results/tiny/figures/figure5.json").unlink()
+    figure, overlays = "results/tiny/figures/figure5.json", ("tiny.yaml", "let-go.yaml")
+    copy.snakemake("--dry-run", figure, overlays=overlays)
+    assert (run / "features" / nobody).is_dir()
+    output = copy.snakemake("--cores", "1", figure, overlays=overlays)
+    assert f"features/{nobody} is let go: no probe" in output
+    assert not (run / "features" / nobody).exists() and (run / "features" / somebody).is_dir()
+    assert [path.name for path in (run / ".state").rglob("unprobed-*/*")] == ["svm"]
+    # Features that were asked for alone wait for their probes; a person may let them go.
+    words = ("workflow/scripts/results.py", "disk", "--configfile", *overlays)
+    said = copy.python(*words).stdout
+    assert "Features of 6 shards lie on disk now" in said and f"{' '.join(words)} --let-go" in said
+    assert "Features of 0 shards lie on disk now" in copy.python(*words, "--let-go").stdout
+    assert not (run / "features" / somebody).exists() and not list((run / ".state").glob("unprobed-*"))
+    assert (
+        "keep.features: all"
+        in copy.python("workflow/scripts/results.py", "disk", "--configfile", "tiny.yaml", "--let-go").stderr
+    )
+
+
+@pytest.mark.slow
+def test_a_specification_longer_than_a_command_may_be(project: Project) -> None:
+    block = "{architectures: [mlp8], datasets: [digits], labels: true-labels, steps: 24000, evaluate_every: 1}"
+    (project.folder / "long.yaml").write_text(f"runs: [{block}]\nkeep: {{weights_every: 24000}}\n")
+    target = f"results/tiny/digits/{MLP}/true-labels/seed0/training.json"
+    project.snakemake("--cores", "1", target, overlays=("tiny.yaml", "long.yaml"))
+    record = json.loads((project.folder / target).with_suffix(".provenance.json").read_text())
+    assert len(record["spec"]["accuracy_at"]) == 23_999
+    assert project.planned(target, overlays=("tiny.yaml", "long.yaml")) == set()
+    assert len(list((project.folder / "results/tiny/.specs").iterdir())) == 1

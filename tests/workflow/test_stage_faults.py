@@ -34,9 +34,9 @@ STAGES = {
     "measures": f"{RUN}/measures/measures.json",
     "collect": "results/tiny/measures/measures.json",
     "figure": "results/tiny/figures/figure1.json",
-    "curves": "results/tiny/figures/training.json",
+    "training_curves": "results/tiny/figures/training.json",
     "claims": "results/tiny/claims/claims.json",
-    "beside": "results/tiny/claims/beside.json",
+    "published": "results/tiny/claims/published.json",
     "report": "results/tiny/report.json",
 }
 FULL = re.compile(

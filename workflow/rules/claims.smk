@@ -7,12 +7,6 @@
 CLAIMS = f"{RESULTS}/claims"
 
 
-localrules:
-    claims,
-    beside,
-    report,
-
-
 rule claims:
     input:
         measures=f"{MEASURES}/measures.json",
@@ -26,34 +20,40 @@ rule claims:
         manifest=f"{CLAIMS}/claims.json",
     log:
         f"{RESULTS}/logs/claims/claims.log",
+    localrule: True
     conda:
         "../../envs/pipeline.yaml"
+    resources:
+        scripts=SCRIPTS,
     params:
-        spec=jobs.claims,
+        spec=jobs.told("claims"),
         measures=subpath(input.measures, parent=True),
         folder=subpath(output.manifest, parent=True),
     shell:
-        "python workflow/scripts/claims.py --spec {params.spec:q} --measures {params.measures:q} --output {params.folder:q}"
+        "python {resources.scripts:q}/claims.py --spec {params.spec:q} --measures {params.measures:q} --output {params.folder:q}"
         " --threads {threads} --log {log:q}"
 
 
-rule beside:
+rule published:
     input:
         measures=f"{MEASURES}/measures.json",
         tables=ancient(multiext(f"{MEASURES}/", "measures.parquet", "runs.csv")),
     output:
-        multiext(f"{CLAIMS}/beside", ".csv", ".md", ".provenance.json"),
-        manifest=f"{CLAIMS}/beside.json",
+        multiext(f"{CLAIMS}/published", ".csv", ".provenance.json"),
+        manifest=f"{CLAIMS}/published.json",
     log:
-        f"{RESULTS}/logs/claims/beside.log",
+        f"{RESULTS}/logs/claims/published.log",
+    localrule: True
     conda:
         "../../envs/pipeline.yaml"
+    resources:
+        scripts=SCRIPTS,
     params:
-        spec=jobs.beside,
+        spec=jobs.told("published"),
         measures=subpath(input.measures, parent=True),
         folder=subpath(output.manifest, parent=True),
     shell:
-        "python workflow/scripts/beside.py --spec {params.spec:q} --measures {params.measures:q} --output {params.folder:q}"
+        "python {resources.scripts:q}/published.py --spec {params.spec:q} --measures {params.measures:q} --output {params.folder:q}"
         " --threads {threads} --log {log:q}"
 
 
@@ -72,19 +72,21 @@ rule choices:
         f"{RESULTS}/logs/claims/choices.log",
     conda:
         "../../envs/pipeline.yaml"
+    resources:
+        scripts=SCRIPTS,
     params:
-        spec=jobs.choices,
+        spec=jobs.told("choices"),
         measures=subpath(input.measures, parent=True),
         folder=subpath(output.manifest, parent=True),
     shell:
-        "python workflow/scripts/choices.py --spec {params.spec:q} --measures {params.measures:q} --output {params.folder:q}"
+        "python {resources.scripts:q}/choices.py --spec {params.spec:q} --measures {params.measures:q} --output {params.folder:q}"
         " --threads {threads} --log {log:q}"
 
 
 rule report:
     input:
         claims=f"{CLAIMS}/claims.json",
-        beside=f"{CLAIMS}/beside.json",
+        published=f"{CLAIMS}/published.json",
         choices=[f"{CLAIMS}/choices.json"] if jobs.config["choices"] else [],
         figures=expand(f"{FIGURES}/figure{{figure}}.json", figure=range(1, 8)),
         training=f"{FIGURES}/training.json",
@@ -93,7 +95,6 @@ rule report:
         pictures=ancient(
             [
                 *multiext(f"{CLAIMS}/claims", ".csv", ".png"),
-                f"{CLAIMS}/beside.md",
                 *expand(
                     f"{FIGURES}/{{name}}.{{kind}}",
                     name=FIGURE_NAMES,
@@ -111,13 +112,15 @@ rule report:
         provenance=f"{RESULTS}/report.provenance.json",
     log:
         f"{RESULTS}/logs/claims/report.log",
+    localrule: True
     conda:
         "../../envs/pipeline.yaml"
     resources:
+        scripts=SCRIPTS,
         overlays=OVERLAYS,
     params:
-        spec=jobs.report,
+        spec=jobs.told("report"),
         results=subpath(output.page, parent=True),
     shell:
-        "python workflow/scripts/report.py --spec {params.spec:q} --results {params.results:q} --output {output.page:q}"
+        "python {resources.scripts:q}/report.py --spec {params.spec:q} --results {params.results:q} --output {output.page:q}"
         " --choices {input.choices:q} --overlays={resources.overlays:q} --threads {threads} --log {log:q}"

@@ -23,19 +23,20 @@ rule features:
         "../../envs/pipeline.yaml"
     threads: jobs.config["jobs"]["train_threads"]
     resources:
-        gpu=GPUS,
+        **GPU,
+        scripts=SCRIPTS,
         device=DEVICE,
         readers=READERS,
         mem_mb=lambda wildcards, attempt: 8000 * attempt,
         runtime=lambda wildcards, attempt: f"{2 * attempt}h",
     params:
-        spec=jobs.features,
+        spec=jobs.told("features"),
         store=subpath(input.store, parent=True),
         labels=subpath(input.labels, parent=True),
         features=subpath(output.manifest, strip_suffix=".json"),
         state=subpath(input.training, parent=True),
     shell:
-        "DNN_OR_KNN_GPUS={resources.gpu} python workflow/scripts/features.py --spec {params.spec:q} --store {params.store:q}"
+        "DNN_OR_KNN_GPUS={resources.gpu} python {resources.scripts:q}/features.py --spec {params.spec:q} --store {params.store:q}"
         " --labels {params.labels:q} --training {input.training:q} --checkpoints {input.checkpoints:q}"
         " --features {params.features:q} --logits {output.logits:q} --manifest {output.manifest:q}"
         " --state {params.state:q}/.state/features-{wildcards.shard}"

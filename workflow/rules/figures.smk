@@ -5,11 +5,6 @@
 FIGURES = f"{RESULTS}/figures"
 
 
-localrules:
-    figure,
-    curves,
-
-
 rule figure:
     input:
         measures=f"{MEASURES}/measures.json",
@@ -28,18 +23,21 @@ rule figure:
         f"{RESULTS}/logs/figures/figure{{figure}}.log",
     wildcard_constraints:
         figure="[1-7]",
+    localrule: True
     conda:
         "../../envs/pipeline.yaml"
+    resources:
+        scripts=SCRIPTS,
     params:
-        spec=jobs.figure,
+        spec=jobs.told("figure"),
         measures=subpath(input.measures, parent=True),
         prefix=subpath(output.manifest, strip_suffix=".json"),
     shell:
-        "python workflow/scripts/figure.py --spec {params.spec:q} --measures {params.measures:q} --training {input.training:q}"
+        "python {resources.scripts:q}/figure.py --spec {params.spec:q} --measures {params.measures:q} --training {input.training:q}"
         " --output {params.prefix:q} --threads {threads} --log {log:q}"
 
 
-rule curves:
+rule training_curves:
     input:
         training=jobs.of_runs("training.json"),
         history=ancient(jobs.of_runs("history.csv")),
@@ -53,12 +51,15 @@ rule curves:
         manifest=f"{FIGURES}/training.json",
     log:
         f"{RESULTS}/logs/figures/training.log",
+    localrule: True
     conda:
         "../../envs/pipeline.yaml"
+    resources:
+        scripts=SCRIPTS,
     params:
-        spec=jobs.curves,
+        spec=jobs.told("training_curves"),
         results=subpath(output.manifest, ancestor=2),
         prefix=subpath(output.manifest, strip_suffix=".json"),
     shell:
-        "python workflow/scripts/curves.py --spec {params.spec:q} --results {params.results:q} --output {params.prefix:q}"
+        "python {resources.scripts:q}/training_curves.py --spec {params.spec:q} --results {params.results:q} --output {params.prefix:q}"
         " --threads {threads} --log {log:q}"

@@ -6,10 +6,6 @@
 MEASURES = f"{RESULTS}/measures"
 
 
-localrules:
-    collect,
-
-
 rule measures:
     input:
         store=f"{STORE}/store.json",
@@ -36,16 +32,18 @@ rule measures:
         "../../envs/pipeline.yaml"
     threads: jobs.config["jobs"]["probe_threads"]
     resources:
+        scripts=SCRIPTS,
+        gpu_model="",
         mem_mb=lambda wildcards, attempt: 8000 * attempt,
         runtime=lambda wildcards, attempt: f"{2 * attempt}h",
     params:
-        spec=jobs.measures,
+        spec=jobs.told("measures"),
         store=subpath(input.store, parent=True),
         labels=subpath(input.labels, parent=True),
         run=subpath(input.training, parent=True),
         folder=subpath(output.manifest, parent=True),
     shell:
-        "python workflow/scripts/measures.py --spec {params.spec:q} --store {params.store:q} --labels {params.labels:q}"
+        "python {resources.scripts:q}/measures.py --spec {params.spec:q} --store {params.store:q} --labels {params.labels:q}"
         " --run {params.run:q} --history {input.history:q} --output {params.folder:q} --threads {threads} --log {log:q}"
 
 
@@ -66,12 +64,15 @@ rule collect:
         manifest=f"{MEASURES}/measures.json",
     log:
         f"{RESULTS}/logs/measures/collect.log",
+    localrule: True
     conda:
         "../../envs/pipeline.yaml"
+    resources:
+        scripts=SCRIPTS,
     params:
-        spec=jobs.collect,
+        spec=jobs.told("collect"),
         results=subpath(output.manifest, ancestor=2),
         folder=subpath(output.manifest, parent=True),
     shell:
-        "python workflow/scripts/collect.py --spec {params.spec:q} --results {params.results:q} --output {params.folder:q}"
+        "python {resources.scripts:q}/collect.py --spec {params.spec:q} --results {params.results:q} --output {params.folder:q}"
         " --threads {threads} --log {log:q}"

@@ -13,29 +13,31 @@ STORE_ARRAYS = [
 LABEL_ARRAYS = [f"{LABELS}/{what}.npy" for what in ("indices", "labels")]
 
 
-localrules:
-    labels,
-
-
 rule prepare:
+    input:
+        startup.forcing(jobs, workflow),
     output:
         arrays=STORE_ARRAYS,
         manifest=f"{STORE}/store.json",
         provenance=f"{STORE}/store.provenance.json",
     log:
         f"{RESULTS}/logs/prepare/{{dataset}}.log",
+    # Nodes are often offline: what may be downloaded is prepared where Snakemake runs.
+    localrule: jobs.config["data"]["download"]
     conda:
         "../../envs/pipeline.yaml"
     resources:
+        scripts=SCRIPTS,
+        gpu_model="",
         root=ROOT,
         download=DOWNLOAD,
         mem_mb=lambda wildcards, attempt: 4000 * attempt,
         runtime=lambda wildcards, attempt: f"{attempt}h",
     params:
-        spec=jobs.prepare,
+        spec=jobs.told("prepare"),
         store=subpath(output.manifest, parent=True),
     shell:
-        "python workflow/scripts/prepare.py --spec {params.spec:q} --root {resources.root:q} --{resources.download}"
+        "python {resources.scripts:q}/prepare.py --spec {params.spec:q} --root {resources.root:q} --{resources.download}"
         " --store {params.store:q} --threads {threads} --log {log:q}"
 
 
@@ -49,12 +51,15 @@ rule labels:
         provenance=f"{LABELS}/labels.provenance.json",
     log:
         f"{RESULTS}/logs/labels/{{dataset}}-{{labels}}-seed{{seed}}.log",
+    localrule: True
     conda:
         "../../envs/pipeline.yaml"
+    resources:
+        scripts=SCRIPTS,
     params:
-        spec=jobs.labels,
+        spec=jobs.told("labels"),
         store=subpath(input.store, parent=True),
         folder=subpath(output.manifest, parent=True),
     shell:
-        "python workflow/scripts/labels.py --spec {params.spec:q} --store {params.store:q}"
+        "python {resources.scripts:q}/labels.py --spec {params.spec:q} --store {params.store:q}"
         " --output {params.folder:q} --threads {threads} --log {log:q}"

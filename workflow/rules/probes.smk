@@ -22,19 +22,20 @@ rule probe:
         "../../envs/pipeline.yaml"
     threads: jobs.config["jobs"]["probe_threads"]
     resources:
-        gpu=GPUS,
+        **GPU,
+        scripts=SCRIPTS,
         device=DEVICE,
         mem_mb=lambda wildcards, attempt: 8000 * attempt,
         runtime=lambda wildcards, attempt: f"{2 * attempt}h",
     params:
-        spec=jobs.probe,
-        extraction=jobs.features,
+        spec=jobs.told("probe"),
+        extraction=jobs.told("features"),
         store=subpath(input.store, parent=True),
         labels=subpath(input.labels, parent=True),
         features=subpath(input.features, strip_suffix=".json"),
         run=subpath(output.manifest, ancestor=3),
     shell:
-        "DNN_OR_KNN_GPUS={resources.gpu} python workflow/scripts/probe.py --spec {params.spec:q} --store {params.store:q}"
+        "DNN_OR_KNN_GPUS={resources.gpu} python {resources.scripts:q}/probe.py --spec {params.spec:q} --store {params.store:q}"
         " --labels {params.labels:q} --features-manifest {input.features:q} --features {params.features:q}"
         " --output {output.folder:q} --manifest {output.manifest:q}"
         " --extraction {params.extraction:q} --training {params.run:q}/training.json --checkpoints {params.run:q}/checkpoints"

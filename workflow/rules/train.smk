@@ -20,18 +20,19 @@ rule train:
         "../../envs/pipeline.yaml"
     threads: jobs.config["jobs"]["train_threads"]
     resources:
-        gpu=GPUS,
+        **GPU,
+        scripts=SCRIPTS,
         device=DEVICE,
         save_every=SAVE_EVERY,
         mem_mb=lambda wildcards, attempt: 8000 * attempt,
         runtime=lambda wildcards, attempt: f"{12 * attempt}h",
     params:
-        spec=jobs.train,
+        spec=jobs.told("train"),
         store=subpath(input.store, parent=True),
         labels=subpath(input.labels, parent=True),
         state=subpath(output.manifest, parent=True),
     shell:
-        "DNN_OR_KNN_GPUS={resources.gpu} python workflow/scripts/train.py --spec {params.spec:q} --store {params.store:q}"
+        "DNN_OR_KNN_GPUS={resources.gpu} python {resources.scripts:q}/train.py --spec {params.spec:q} --store {params.store:q}"
         " --labels {params.labels:q} --checkpoints {output.checkpoints:q} --manifest {output.manifest:q}"
         " --history {output.history:q} --state {params.state:q}/.state/train --save-every {resources.save_every}"
         " --device {resources.device} --threads {threads} --log {log:q}"

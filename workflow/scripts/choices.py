@@ -4,251 +4,64 @@ from __future__ import annotations
 
 import argparse
 import sys
-from collections.abc import Mapping
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
 
 from dnn_or_knn.runtime import command_line, files
-
-if TYPE_CHECKING:
-    import pandas as pd
-    from dnn_or_knn.claims.choices import Claim, Panel
-    from dnn_or_knn.claims.effects import Data
 
 EPILOG = """
 Specification:
   choices        {name: {"roles": {"knn": model, "svm": model, "lr": model}, "divergence": "d_kl" or "d_kl_column"}};
                  one is called "as configured", and the others are compared with it
   order          names of the choices in the order of the rows (optional)
-  claims         {threshold: value}: what differs from the defaults (docs/claims.md)
+  claims         {threshold: value}: the configuration's block, complete (docs/claims.md)
   style          of the figure (optional)
   architectures  from shallow to deep
   datasets       in the order of the figures
   labels         {"true", "random", "random_layers" (optional), "overfit"}: the label set of each kind of run
   architecture   the network of figures 4 to 7
 """
-DIVERGENCES = ("d_kl", "d_kl_column")
-COLUMNS = [
-    *("choice", "claim", "title", "verdict", "one_run", "supported", "deciding", "changed", "failing", "untold"),
-    *("part", "cell", "value", "low", "high", "relation", "threshold", "unit", "explains", "cells", "note"),
-]
 
 
 def main(args: argparse.Namespace) -> None:
     """Write choices.pdf, .png, .csv and .md, and last choices.json with every verdict."""
-    from dnn_or_knn.claims import choices as sensitivity
-    from dnn_or_knn.claims import effects
-    from dnn_or_knn.claims.study import check_thresholds
+    from dnn_or_knn.claims import choices, choices_figure, choices_words, effects
     from dnn_or_knn.figures import style
     from dnn_or_knn.measures import tables
     from dnn_or_knn.runtime import provenance
 
     spec = args.spec
-    choices = ordered(spec)
+    wanted = choices_words.ordered(spec)
     look = style.style(spec)
-    check_thresholds(spec.get("claims", {}))
     manifest = files.read_json(args.measures / tables.MANIFEST)
     files.check(args.measures, manifest["files"], [tables.MEASURES, tables.REPLICATES, tables.RUNS])
-    judged = judge(effects.read(args.measures), spec, choices)
-    shown = sensitivity.panels(judged)
+    judged = choices_words.judge(effects.read(args.measures), spec, wanted)
+    shown = choices.panels(judged)
     with style.applied(look):
-        style.save(sensitivity.draw(shown, look), args.output / "choices", table(shown), dpi=look["dpi"])
-    files.write_text(args.output / "choices.md", markdown(judged))
+        style.save(
+            choices_figure.draw(shown, look), args.output / "choices", choices_words.table(shown), dpi=look["dpi"]
+        )
+    files.write_text(args.output / "choices.md", choices_words.markdown(judged))
     written = [f"choices.{kind}" for kind in ("csv", "md", "pdf", "png")]
-    changes = sensitivity.changes(judged)
+    flips = choices.changes(judged)
     facts = {
         "choices": [
-            {"name": name, **what, "verdicts": verdicts(judged[name]), "changes": changes.get(name, [])}
-            for name, what in choices.items()
+            {"name": name, **what, "verdicts": choices_words.verdicts(judged[name]), "changes": flips.get(name, [])}
+            for name, what in wanted.items()
         ],
         "claims": [{"claim": panel.number, "title": panel.title, "shown": panel.part} for panel in shown],
-        "caption": caption(judged, spec.get("claims", {})),
-        "alt": alt(judged),
+        "caption": choices_words.caption(judged, spec["claims"]),
+        "alt": choices_words.alt(judged),
         "files": files.listing(args.output, written),
     }
     files.write_json(args.output / "choices.json", facts)
-    for name, flips in changes.items():
-        command_line.log.info("%s: %s", name, "; ".join(flips) or "no verdict changes")
+    for name, found in flips.items():
+        command_line.log.info("%s: %s", name, "; ".join(found) or "no verdict changes")
     provenance.write(
         args.output / "choices.provenance.json",
         args,
         inputs=[args.measures / tables.MANIFEST],
         results=[args.output / "choices.json"],
     )
-
-
-def ordered(spec: Mapping[str, Any]) -> dict[str, dict[str, Any]]:
-    """Return the choices in the order of the rows, "as configured" first; a bad one raises `UserError`."""
-    from dnn_or_knn.claims.choices import REFERENCE
-    from dnn_or_knn.claims.study import ROLES
-    from dnn_or_knn.runtime.errors import UserError, nearest
-
-    choices = spec["choices"]
-    if REFERENCE not in choices:
-        raise UserError(
-            f"the specification's choices have no '{REFERENCE}', with which the others are compared; add it"
-        )
-    for name, what in choices.items():
-        for role in what["roles"]:
-            if role not in ROLES:
-                raise UserError(
-                    f"choice '{name}' gives a model to '{role}'{nearest(role, ROLES)}; the claims judge knn, svm and lr"
-                )
-        if what["divergence"] not in DIVERGENCES:
-            raise UserError(
-                f"choice '{name}' has the divergence '{what['divergence']}'{nearest(what['divergence'], DIVERGENCES)}; "
-                "give d_kl or d_kl_column"
-            )
-    names = [name for name in spec.get("order", choices) if name in choices]
-    return {name: choices[name] for name in dict.fromkeys([REFERENCE, *names, *choices])}
-
-
-def judge(data: Data, spec: Mapping[str, Any], choices: Mapping[str, Mapping[str, Any]]) -> dict[str, list[Claim]]:
-    """Return the judged claims of every choice, all from the same tables."""
-    from dnn_or_knn.claims import paper_claims as claims
-    from dnn_or_knn.claims.study import Study
-
-    return {
-        name: claims.judge(
-            Study(
-                data=data,
-                architectures=spec["architectures"],
-                datasets=spec["datasets"],
-                labels=spec["labels"],
-                architecture=spec["architecture"],
-                probes=dict(what["roles"]),
-                thresholds=spec.get("claims", {}),
-                divergence=what["divergence"],
-            )
-        )
-        for name, what in choices.items()
-    }
-
-
-def verdicts(claims: list[Claim]) -> list[dict[str, Any]]:
-    """Return the verdicts of one choice as plain values."""
-    return [{key: claim[key] for key in ("claim", "verdict", "one_run", "supported", "deciding")} for claim in claims]
-
-
-def table(shown: list[Panel]) -> pd.DataFrame:
-    """Return one row per choice and claim: the verdict, what changed, and what the figure shows of it."""
-    import pandas as pd
-    from dnn_or_knn.claims.choices import parts
-
-    rows = []
-    for position in range(len(shown[0].rows)):
-        for panel in shown:
-            row = panel.rows[position]
-            claim = row.claim
-            rule = parts(claim)[panel.part][0] if panel.part else {}
-            rows.append(
-                {key: claim[key] for key in ("claim", "title", "verdict", "one_run", "supported", "deciding")}
-                | {key: (row.effect or {}).get(key) for key in ("cell", "value", "low", "high")}
-                | {key: rule.get(key) for key in ("relation", "threshold", "unit")}
-                | {
-                    "choice": row.choice,
-                    "changed": f"{row.was} → {claim['verdict']}" if row.was else "",
-                    "failing": "; ".join(claim["failing"]),
-                    "untold": "; ".join(claim["untold"]),
-                    "part": panel.part,
-                    "explains": row.explained,
-                    "cells": " ".join(f"{value:.6g}" for value in row.values),
-                    "note": row.effect["note"] if row.effect else row.note,
-                }
-            )
-    return pd.DataFrame(rows, columns=COLUMNS)
-
-
-def markdown(judged: Mapping[str, list[Claim]]) -> str:
-    """Return the verdicts choice by claim, what changed, and each claim's parts, weakest cells named."""
-    from dnn_or_knn.claims.choices import changes, parts
-
-    reference = next(iter(judged.values()))
-    flips = changes(judged)
-    lines = ["# The claims under other choices", "", "Verdict, and how many of the deciding effects support it."]
-    lines += [f"**Bold**: another verdict than as configured.{_one_run(judged)}", ""]
-    lines += _head(["choice", *(f"{claim['claim']}. {claim['title']}" for claim in reference)])
-    for name, claims in judged.items():
-        cells = [_verdict(new, old) for new, old in zip(claims, reference, strict=True)]
-        lines.append(f"| {name} | {' | '.join(cells)} |")
-    lines += ["", "## What changes", ""]
-    lines += [f"- {name}: {'; '.join(found) or 'no verdict changes'}" for name, found in flips.items()]
-    for number, claim in enumerate(reference):
-        names = list(parts(claim))
-        lines += ["", f"## {claim['claim']}. {claim['title']}", ""]
-        lines += ["The weakest cell of each part, its interval and verdict.", ""]
-        lines += _head(["choice", *(_rule(part, claim) for part in names)])
-        for name, claims in judged.items():
-            found = parts(claims[number])
-            lines.append(f"| {name} | {' | '.join(_weakest(found.get(part, [])) for part in names)} |")
-    return "\n".join(lines) + "\n"
-
-
-def _head(names: list[str]) -> list[str]:
-    return [f"| {' | '.join(names)} |", "|" + "---|" * len(names)]
-
-
-def _verdict(claim: Claim, reference: Claim) -> str:
-    said = f"{claim['verdict']} {claim['supported']}/{claim['deciding']}"
-    return said if claim["verdict"] == reference["verdict"] else f"**{said}**"
-
-
-def _rule(part: str, claim: Claim) -> str:
-    from dnn_or_knn.claims.choices import parts
-
-    rule = parts(claim)[part][0]
-    sign = "within ±" if rule["relation"] == "within" else f"{rule['relation']} "
-    return f"{part}, {sign}{rule['threshold']:g} {rule['unit']}".strip()
-
-
-def _weakest(effects: list[dict[str, Any]]) -> str:
-    """Return a part's weakest cell in words, and how many of its cells cannot be computed."""
-    from dnn_or_knn.claims.choices import verdict_of, weakest
-
-    if not effects:
-        return "–"
-    effect = weakest(effects)
-    unknown = [other for other in effects if other["value"] is None]
-    said = []
-    if effect:
-        span = f"{effect['low']:.3g} … {effect['high']:.3g}"
-        said.append(f"{effect['value']:.3g} ({span}) {effect['cell']}: {effect['verdict']}")
-    if unknown:
-        said.append(f"{len(unknown)} of {len(effects)} {verdict_of(unknown)}: {unknown[0]['note']}")
-    return "; ".join(said)
-
-
-def caption(judged: Mapping[str, list[Claim]], thresholds: Mapping[str, Any]) -> str:
-    """Return the figure's caption."""
-    from dnn_or_knn.claims.study import THRESHOLDS
-
-    confidence = thresholds.get("confidence", THRESHOLDS["confidence"].default)
-    intervals = dict.fromkeys(claim["interval"] for claims in judged.values() for claim in claims if claim["seeds"])
-    how = f" ({'; '.join(intervals)})" if intervals else ""
-    return (
-        "How each claim's effect moves across the choices that the paper leaves open; nothing was retrained. "
-        "A panel shows the part of the claim that its verdict hinges on (the one whose own verdict is most often the "
-        f"claim's; among equals the one that moves most towards or from its threshold): the mark is the cell that decides it, with its {confidence:.0%} interval{how}, ticks are the other "
-        "cells. At the right the verdict on the whole claim, bold where the choice changes it; † where another part, or "
-        f"an effect that could not be computed, decides it. Pale: the choice does not touch the claim.{_one_run(judged)}"
-    )
-
-
-def _one_run(judged: Mapping[str, list[Claim]]) -> str:
-    """Return what is to be said where every run was trained with one seed."""
-    told = [claim["one_run"] for claims in judged.values() for claim in claims if claim["seeds"]]
-    return " One run each: another training could come out differently." if told and all(told) else ""
-
-
-def alt(judged: Mapping[str, list[Claim]]) -> str:
-    """Return what the figure shows in words."""
-    from dnn_or_knn.claims.choices import changes
-
-    reference = next(iter(judged.values()))
-    words = ", ".join(f"claim {claim['claim']} {claim['verdict']}" for claim in reference)
-    flips = [f"{name}: {'; '.join(found)}" for name, found in changes(judged).items() if found]
-    moved = f"Changed verdicts: {'. '.join(flips)}." if flips else "No choice changes a verdict."
-    return f"{len(reference)} panels, one per claim, each with {len(judged)} choices. As configured: {words}. {moved}"
 
 
 def options() -> argparse.ArgumentParser:

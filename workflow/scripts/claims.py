@@ -14,7 +14,7 @@ if TYPE_CHECKING:
 
 EPILOG = """
 Specification:
-  claims         {threshold: value}: what differs from the defaults (docs/claims.md)
+  claims         {threshold: value}: the configuration's block, complete (docs/claims.md)
   architectures  from shallow to deep
   datasets       in the order of the figures
   labels         {"true", "random", "random_layers" (optional), "overfit"}: the label set of each kind of run
@@ -30,15 +30,14 @@ COLUMNS = [
 
 
 def main(args: argparse.Namespace) -> None:
-    """Write paper_claims.pdf, .png, .csv and .md, and last paper_claims.json with every effect and verdict."""
+    """Write claims.pdf, .png, .csv and .md, and last claims.json with every effect and verdict."""
     import pandas as pd
-    from dnn_or_knn.claims import effects, paper_claims
-    from dnn_or_knn.claims.study import ROLES, Study, check_thresholds
+    from dnn_or_knn.claims import effects, paper_claims, verdicts
+    from dnn_or_knn.claims.study import ROLES, Study
     from dnn_or_knn.measures import tables
     from dnn_or_knn.runtime import provenance
 
     spec = args.spec
-    check_thresholds(spec.get("claims", {}))
     manifest = files.read_json(args.measures / tables.MANIFEST)
     files.check(args.measures, manifest["files"], [tables.MEASURES, tables.REPLICATES, tables.RUNS])
     study = Study(
@@ -48,17 +47,19 @@ def main(args: argparse.Namespace) -> None:
         labels=spec["labels"],
         architecture=spec["architecture"],
         probes=spec.get("roles") or {name: name for name in ROLES if name in spec["probes"]},
-        thresholds=spec.get("claims", {}),
+        thresholds=spec["claims"],
         divergence=spec.get("divergence", "d_kl"),
     )
     judged = paper_claims.judge(study)
     table = pd.DataFrame([effect for claim in judged for effect in claim["effects"]], columns=COLUMNS)
     picture(judged, table, args.output / "claims")
-    files.write_text(args.output / "claims.md", markdown(judged))
+    files.write_text(args.output / "claims.md", verdicts.markdown(judged))
     written = [f"claims.{kind}" for kind in ("csv", "md", "pdf", "png")]
     files.write_json(args.output / "claims.json", {"claims": judged, "files": files.listing(args.output, written)})
     for claim in judged:
-        command_line.log.info("claim %d: %s - %s", claim["claim"], verdict(claim), claim["title"])
+        command_line.log.info(
+            "claim %d: %s - %s: %s", claim["claim"], verdicts.verdict(claim), claim["title"], claim["decided"]
+        )
     provenance.write(
         args.output / "claims.provenance.json",
         args,
@@ -75,46 +76,6 @@ def picture(judged: list[dict[str, Any]], table: pd.DataFrame, prefix: Path) -> 
     style = plotting.style({})
     with plotting.applied(style):
         plotting.save(draw(judged, style), prefix, table, dpi=style["dpi"])
-
-
-def verdict(claim: dict[str, Any]) -> str:
-    """Return a verdict in words; one seed is said to be one run."""
-    return claim["verdict"] + (" (one run)" if claim["one_run"] else "")
-
-
-def markdown(judged: list[dict[str, Any]]) -> str:
-    """Return the verdicts as one table, and every effect of each claim below it."""
-    lines = ["# The paper's claims", "", "| claim | verdict | supporting effects | fails or cannot be told |"]
-    lines.append("|---|---|---|---|")
-    for claim in judged:
-        named = "; ".join(claim["reasons"]) or "–"
-        count = f"{claim['supported']} of {claim['deciding']}"
-        lines.append(f"| {claim['claim']}. {claim['title']} | **{verdict(claim)}** | {count} | {named} |")
-    for claim in judged:
-        lines += ["", f"## {claim['claim']}. {claim['title']}: {verdict(claim)}", "", claim["statement"], ""]
-        lines += [f"Rule: {claim['rule']}", "", f"Intervals: {claim['interval']}.", ""]
-        lines += [
-            "| part | cell | effect | interval | supports if | verdict | remark |",
-            "|---|---|---|---|---|---|---|",
-        ]
-        for effect in claim["effects"]:
-            lines.append(f"| {' | '.join(row(effect))} |")
-    return "\n".join(lines) + "\n"
-
-
-def row(effect: dict[str, Any]) -> list[str]:
-    """Return one effect as the cells of a table."""
-    number, limits = "–", "–"
-    if effect["value"] is not None:
-        number = f"{effect['value']:.4g} {effect['unit']}".strip()
-        limits = f"{effect['low']:.4g} … {effect['high']:.4g}"
-    rule = (
-        f"within ±{effect['threshold']:g}"
-        if effect["relation"] == "within"
-        else f"{effect['relation']} {effect['threshold']:g}"
-    )
-    found = effect["verdict"] if effect["decides"] else f"({effect['verdict']}; reported only)"
-    return [effect["part"], effect["cell"], number, limits, rule, found, effect["note"] or "–"]
 
 
 def options() -> argparse.ArgumentParser:

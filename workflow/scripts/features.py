@@ -14,19 +14,21 @@ import sys
 from pathlib import Path
 from typing import Any
 
+from dnn_or_knn.features import marks
 from dnn_or_knn.runtime import command_line, files
 
 
 def main(args: argparse.Namespace) -> None:
     import numpy as np
+    from dnn_or_knn import numerics
     from dnn_or_knn.features import extraction
     from dnn_or_knn.networks.build import create
-    from dnn_or_knn.runtime import devices, provenance, resume
+    from dnn_or_knn.runtime import gpus, provenance, resume
     from dnn_or_knn.runtime.errors import UserError
 
     spec = args.spec
-    device = devices.resolve(args.device)
-    precision = devices.set_precision(spec["precision"], device)
+    device = gpus.resolve(args.device)
+    precision = numerics.set_precision(spec["precision"], device)
     store, labels = files.read_json(args.store / "store.json"), files.read_json(args.labels / "labels.json")
     files.check(args.store, store["files"], ["train_images.npy", "test_images.npy"])
     files.check(args.labels, labels["files"], ["indices.npy"])
@@ -58,13 +60,14 @@ def main(args: argparse.Namespace) -> None:
     try:
         made = extraction.extract(job, device=device)
     except (RuntimeError, MemoryError) as error:
-        if not devices.is_out_of_memory(error):
+        if not numerics.is_out_of_memory(error):
             raise
         raise UserError(
             f"the {device.type}'s memory cannot hold the images, one evaluation and batches of {how['batch_size']}; free memory "
             "there, or lower jobs.evaluation_batch, which makes all features anew"
         ) from error
-    mark_unprobed(args.unprobed, args.probes)
+    if args.unprobed:
+        marks.leave(args.unprobed, args.probes)
     resume.publish(job.state / "features", list(made["features"]), args.features)
     if args.logits is not None:
         resume.publish(job.state / "logits", list(made["logits"]), args.logits)
@@ -115,16 +118,6 @@ def refuse_to_mix(args: argparse.Namespace, digests: list[str], how: dict[str, A
 def words(how: dict[str, Any]) -> str:
     """Return how an evaluation was computed, in words."""
     return ", ".join(f"{key} {str(value).lower()}" for key, value in sorted(how.items()))
-
-
-def mark_unprobed(folder: Path | None, probes: list[str]) -> None:
-    """Leave one empty file for each probe that is to read the features: the last to take its own away lets them go."""
-    if folder is None:
-        return
-    files.remove(folder)
-    for probe in probes:
-        folder.mkdir(parents=True, exist_ok=True)
-        (folder / probe).touch()
 
 
 def arguments() -> argparse.ArgumentParser:

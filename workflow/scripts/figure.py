@@ -11,41 +11,37 @@ from typing import Any
 from dnn_or_knn.runtime import command_line, files
 
 EPILOG = """
-Specification: {"figure": 1, "architectures": ["mlp640", "lenet", "wrn-28-10"], "datasets": ["mnist"], "architecture":
-"wrn-28-10", "labels": {"true": "true-labels", "random": "random-labels", "overfit": "overfit"}, "probes": ["knn", "svm",
-"lr"], "missing": []}; optional "style", "titles", "published". A figure whose runs are missing says so and is no error.
+Specification: {"figure": 1, "architectures": ["mlp640", "lenet", "wrn-28-10"], "datasets": ["mnist"], "labels":
+["true-labels"], "probes": ["knn", "svm", "lr"], "missing": []}: the runs that it shows (one architecture from figure 4
+on; figure 4 takes two label sets, "input_layer" and "published" too); optional "style". A figure whose runs are missing
+says so and is no error.
 """
 FIGURES = range(1, 8)
 
 
 def main(args: argparse.Namespace) -> None:
     """Write <output>.pdf, .png and .csv, and last the manifest <output>.json with caption and alternative text."""
-    from dnn_or_knn.figures import panels, style
+    from dnn_or_knn.figures import panels, style, table, words
     from dnn_or_knn.measures import tables
     from dnn_or_knn.runtime import provenance
 
-    number = args.spec.get("figure")
-    spec, module = read_specification(args.spec), importlib.import_module(f"dnn_or_knn.figures.figure{number}")
+    spec = args.spec
+    check(spec)
+    layout = importlib.import_module(f"dnn_or_knn.figures.figure{spec['figure']}").layout(spec)
     look = style.style(spec)
-    layers = probe_points(args.training)
-    measures, runs = tables.read(args.measures), tables.read_runs(args.measures)
-    table = module.data(measures, runs, spec)
+    points = probe_points(args.training)
+    shown = table.assemble(tables.read(args.measures), tables.read_runs(args.measures), layout, spec)
     with style.applied(look):
-        made = module.draw(table, spec, layers)
-        written = style.save(made, args.output, table, dpi=look["dpi"])
+        written = style.save(panels.draw(layout, shown, spec, points), args.output, shown, dpi=look["dpi"])
     manifest = args.output.with_name(f"{args.output.name}.json")
-    added = panels.notes(table, spec)
-    files.write_json(
-        manifest,
-        {
-            "figure": number,
-            "caption": f"{module.caption(spec)} {added}".strip(),
-            "alt": module.alt(table, spec),
-            "panels": int(table["panel"].nunique()),
-            "missing": sorted(set(table.loc[table["series"] == "missing", "note"])),
-            "files": files.listing(args.output.parent, [path.name for path in written]),
-        },
-    )
+    facts = {
+        "figure": spec["figure"],
+        "caption": words.caption(layout, shown),
+        "alt": words.describe(layout, shown),
+        "panels": int(shown["panel"].nunique()),
+        "missing": sorted(set(shown.loc[shown["series"] == "missing", "note"])),
+    }
+    files.write_json(manifest, facts | {"files": files.listing(args.output.parent, [path.name for path in written])})
     provenance.write(
         args.output.with_name(f"{args.output.name}.provenance.json"),
         args,
@@ -54,16 +50,16 @@ def main(args: argparse.Namespace) -> None:
     )
 
 
-def read_specification(spec: dict[str, Any]) -> dict[str, Any]:
-    """Return the specification with its optional parts, after checking that nothing needed is left out."""
+def check(spec: dict[str, Any]) -> None:
+    """Raise `UserError` unless the specification has all that it needs."""
     from dnn_or_knn.runtime.errors import UserError
 
     if spec.get("figure") not in FIGURES:
         raise UserError(f"the specification's figure is {spec.get('figure')!r}; the paper's figures are 1 to 7")
-    for key in ("architectures", "datasets", "architecture", "labels", "probes"):
+    needed = ["architectures", "datasets", "labels", "probes", "missing"]
+    for key in [*needed, *(["input_layer", "published"] if spec["figure"] == 4 else [])]:
         if key not in spec:
             raise UserError(f"the specification has no '{key}'; see --help for one that is whole")
-    return {"missing": [], "published": [], **spec}
 
 
 def probe_points(paths: list[Path]) -> list[dict[str, Any]]:

@@ -3,20 +3,12 @@
 from __future__ import annotations
 
 import argparse
-import re
 import sys
-from collections.abc import Iterator
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 from dnn_or_knn.runtime import command_line, files
-from dnn_or_knn.runtime.progress import Progress
 
-if TYPE_CHECKING:
-    import numpy as np
-    from dnn_or_knn.measures.formulas import Measured, Model
-
-SPLITS = ("train", "test")
 EPILOG = """
 The folder given by --run holds what the stages before made: features/<shard>.json and logits/<shard>/ (the network's
 output), probes/<probe>/<shard>.json and the files beside it. Every file is compared with the digest in its manifest.
@@ -34,7 +26,7 @@ def main(args: argparse.Namespace) -> None:
     """Write measures.parquet, measures.csv, replicates.parquet and the manifest measures.json."""
     import numpy as np
     from dnn_or_knn.data import store
-    from dnn_or_knn.measures import bootstrap, tables
+    from dnn_or_knn.measures import bootstrap, evaluation, tables
     from dnn_or_knn.runtime import provenance
 
     spec = args.spec
@@ -48,7 +40,7 @@ def main(args: argparse.Namespace) -> None:
     rows: list[dict[str, Any]] = []
     replicates: dict[str, list[np.ndarray]] = {name: [] for name in tables.REPLICATED}
     unmeasured = np.full(draw["replicates"], np.nan)
-    for row, values in evaluations(args.run, spec, truth, counts):
+    for row, values in evaluation.evaluations(args.run, spec, truth, counts):
         rows.append({**spec["run"], **row})
         for name in replicates:
             replicates[name].append(values[name][1:] if name in values else unmeasured)
@@ -59,7 +51,9 @@ def main(args: argparse.Namespace) -> None:
         "classes": label_set.classes,
         "train_count": len(truth["train"]),
         "test_count": len(truth["test"]),
-        **milestones(rows, read_history(args.history), spec["memorized"], spec["nearly_memorized"]),
+        **evaluation.milestones(
+            rows, evaluation.read_history(args.history), spec["memorized"], spec["nearly_memorized"]
+        ),
         "rows": len(table),
         "bootstrap": draw,
         "files": files.listing(args.output, written),
@@ -75,182 +69,6 @@ def main(args: argparse.Namespace) -> None:
         inputs=[*inputs, *([args.history] if args.history else [])],
         results=[args.output / tables.MANIFEST],
     )
-
-
-def evaluations(
-    run: Path, spec: dict[str, Any], truth: dict[str, np.ndarray], counts: dict[str, np.ndarray]
-) -> Iterator[tuple[dict[str, Any], dict[str, np.ndarray]]]:
-    """Yield the rows of all evaluations of a run, and for each its measures with their replicates, (1 + B,) each."""
-    extracted = {shard["name"]: files.read_json(run / "features" / f"{shard['name']}.json") for shard in spec["shards"]}
-    order = layer_order(extracted)
-    progress, done = Progress("measured", sum(len(s["steps"]) for s in spec["shards"]), "evaluations"), 0
-    for shard in spec["shards"]:
-        fits = {probe: files.read_json(run / "probes" / probe / f"{shard['name']}.json") for probe in spec["probes"]}
-        for step in shard["steps"]:
-            logits = {split: read_logits(run, extracted, step, split, len(truth[split])) for split in SPLITS}
-            for layer in shard["layers"] or layer_names(extracted[shard["name"]]):
-                place = {"step": step, "layer": layer, "layer_index": order[layer]}
-                found = evaluation(run, spec["probes"], fits, shard["name"], step, layer, logits, truth, counts)
-                yield from (({**place, **row}, values) for row, values in found)
-            done += 1
-            progress.update(done)
-
-
-def layer_names(manifest: dict[str, Any]) -> list[str]:
-    """Return the probe points that a manifest of features lists, in the network's order."""
-    return [layer["name"] for layer in manifest["layers"]]
-
-
-def layer_order(extracted: dict[str, dict[str, Any]]) -> dict[str, int]:
-    """Return each measured layer's position from the input on: the hidden ones as extracted, the embedding last."""
-    names = [name for manifest in extracted.values() for name in layer_names(manifest) if name != "embedding"]
-    return {layer: position for position, layer in enumerate([*dict.fromkeys(names), "embedding"])}
-
-
-def read_logits(run: Path, extracted: dict[str, dict[str, Any]], step: int, split: str, count: int) -> np.ndarray:
-    """Return the network's logits (count, C) at a step, from the shard that has them, checked against its manifest."""
-    from dnn_or_knn.runtime.errors import UserError
-
-    name = f"step{step:06d}_{split}.npy"
-    shard = next((shard for shard, manifest in extracted.items() if name in manifest.get("logits", {})), None)
-    if shard is None:
-        raise UserError(f"no shard of {run} has the logits {name}; extract the features of step {step} with --logits")
-    files.check(run / "logits" / shard, extracted[shard]["logits"], [name])
-    logits = files.read_npy(run / "logits" / shard / name)
-    if logits.ndim != 2 or len(logits) != count:
-        raise UserError(
-            f"{run / 'logits' / shard / name} has shape {logits.shape}, but the {split} split has {count} labels; "
-            "the store or the labels changed, so extract the features again"
-        )
-    return logits
-
-
-def evaluation(
-    run: Path,
-    probes: dict[str, dict[str, Any]],
-    fits: dict[str, dict[str, Any]],
-    shard: str,
-    step: int,
-    layer: str,
-    logits: dict[str, np.ndarray],
-    truth: dict[str, np.ndarray],
-    counts: dict[str, np.ndarray],
-) -> list[tuple[dict[str, Any], dict[str, np.ndarray]]]:
-    """Return the rows of one evaluation, and for each its measures with their replicates, (1 + B,) each.
-
-    The network itself has a row at the embedding alone: its output is the same whatever layer is probed.
-    """
-    from dnn_or_knn.measures.formulas import measure
-    from dnn_or_knn.runtime.errors import UserError
-
-    models: dict[str, dict[str, Model]] = {split: {} for split in SPLITS}
-    reports: dict[str, dict[str, Any]] = {}
-    for probe, options in probes.items():
-        name = f"step{step:06d}_{layer}.npz"
-        files.check(run / "probes" / probe / shard, fits[probe]["files"], [name])
-        for split in SPLITS:
-            loaded = read_models(
-                run / "probes" / probe / shard / name, probe, options, split, truth, logits["train"].shape[1]
-            )
-            models[split].update(loaded)
-            reports.update(dict.fromkeys(loaded, fits[probe]["fits"][name.removesuffix(".npz")]))
-    rows: list[tuple[dict[str, Any], dict[str, np.ndarray]]] = []
-    results: dict[str, dict[str, Measured]] = {}
-    network: dict[str, np.ndarray] = {}
-    for split in SPLITS:
-        try:
-            network[split], results[split] = measure(logits[split], truth[split], models[split], counts[split])
-        except UserError as error:
-            raise UserError(f"{run}, step {step}, {layer}, {split} split: {error}") from error
-    for split in SPLITS:
-        key = {"split": split, "count": len(truth[split])}
-        if layer == "embedding":
-            gap = network["train"][0] - network["test"][0]
-            row = {
-                "model": "dnn",
-                "accuracy": network[split][0],
-                "generalization_gap": gap,
-                "floored": 0,
-                "converged": True,
-            }
-            rows.append(({**key, **row}, {"accuracy": network[split]}))
-        for name, (values, floored) in results[split].items():
-            accuracies = [results[one][name].values["accuracy"][0] for one in SPLITS]
-            row = {measure_name: value[0] for measure_name, value in values.items()}
-            row |= {"model": name, "floored": floored, "generalization_gap": accuracies[0] - accuracies[1]}
-            row |= {"converged": reports[name].get("converged", True), "gap": reports[name].get("gap")}
-            rows.append(({**key, **row}, values))
-    return rows
-
-
-def read_models(
-    path: Path, probe: str, options: dict[str, Any], split: str, truth: dict[str, np.ndarray], classes: int
-) -> dict[str, Model]:
-    """Return the models in one probe's file: one, or for k-NN one for each k (`knn`, and `knn-k5` for k = 5 of a sweep)."""
-    import numpy as np
-    from dnn_or_knn.measures.formulas import Model
-    from dnn_or_knn.measures.votes import vote_fractions
-    from dnn_or_knn.runtime.errors import UserError
-
-    try:
-        with np.load(path, allow_pickle=False) as arrays:
-            if options["kind"] == "knn":
-                neighbours = arrays[f"{split}_neighbours"]
-            else:
-                probabilities, decision = arrays[f"{split}_probabilities"], arrays[f"{split}_decision"]
-    except (OSError, ValueError, KeyError) as error:
-        raise UserError(f"{path} is damaged ({error}); delete it and run the probe again") from error
-    given = len(neighbours) if options["kind"] == "knn" else len(probabilities)
-    if given != len(truth[split]):
-        raise UserError(
-            f"{path} holds {given} {split} points, but there are {len(truth[split])} labels; run the probe again"
-        )
-    if options["kind"] != "knn":
-        return {probe: Model(lambda rows: probabilities[rows], decision, options["predict"])}
-
-    def votes(k: int) -> Model:
-        if k > neighbours.shape[1]:
-            raise UserError(
-                f"{path} holds {neighbours.shape[1]} neighbours of each point, but k = {k}; raise k_max of {probe}"
-            )
-        return Model(lambda rows: vote_fractions(neighbours[rows, :k], truth["train"], classes), None, "probability")
-
-    return {probe: votes(options["k"])} | {f"{probe}-k{k}": votes(k) for k in options.get("k_sweep", [])}
-
-
-def read_history(path: Path | None) -> list[tuple[int, float, float]]:
-    """Return (step, train accuracy, test accuracy) of every evaluation in a training history, none without one."""
-    import csv
-
-    if path is None:
-        return []
-    files.check(path.parent, {path.name: files.read_json(path.with_name("training.json"))["history"]})
-    with open(path, newline="", encoding="utf-8") as file:
-        return [
-            (int(line["step"]), float(line["train_accuracy"]), float(line["test_accuracy"]))
-            for line in csv.DictReader(file)
-            if re.fullmatch(r"\d.*", line.get("train_accuracy") or "")
-        ]
-
-
-def milestones(
-    rows: list[dict[str, Any]], history: list[tuple[int, float, float]], memorized: float, nearly: float
-) -> dict[str, Any]:
-    """Return the run's milestones: from the logits where weights were kept, else from the training's own evaluations."""
-    from dnn_or_knn.measures.formulas import first_step
-
-    accuracy = {split: {entry[0]: entry[1 + i] for entry in history} for i, split in enumerate(SPLITS)}
-    for row in rows:
-        if row["model"] == "dnn":
-            accuracy[row["split"]][row["step"]] = float(row["accuracy"])
-    last = max(accuracy["train"])
-    return {
-        "memorization_step": first_step(accuracy["train"].items(), memorized),
-        "step_90": first_step(accuracy["train"].items(), nearly),
-        "last_step": last,
-        "final_train_accuracy": accuracy["train"][last],
-        "final_test_accuracy": accuracy["test"][last],
-    }
 
 
 def options() -> argparse.ArgumentParser:

@@ -25,6 +25,7 @@ import sys
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from dnn_or_knn.features import marks
 from dnn_or_knn.runtime import command_line, files
 from dnn_or_knn.runtime.progress import Progress
 
@@ -36,9 +37,10 @@ log = logging.getLogger("dnn_or_knn")
 
 def main(args: argparse.Namespace) -> None:
     """Write <output>/<step>_<layer>.npz for every evaluation, then the manifest with a report on each fit."""
+    from dnn_or_knn import numerics
     from dnn_or_knn.data import store
     from dnn_or_knn.probes import common as probes
-    from dnn_or_knn.runtime import devices, provenance
+    from dnn_or_knn.runtime import gpus, provenance
     from dnn_or_knn.runtime.errors import UserError
 
     spec = args.spec
@@ -46,10 +48,10 @@ def main(args: argparse.Namespace) -> None:
     extracted = files.read_json(args.features_manifest)
     layers = spec["layers"] or [layer["name"] for layer in extracted["layers"]]
     features = available(args, extracted["files"])
-    device = devices.resolve(args.device)
-    devices.set_precision("float32", device)  # a fit must not depend on what an extraction before it allowed
+    device = gpus.resolve(args.device)
+    numerics.set_precision("float32", device)  # a fit must not depend on what an extraction before it allowed
     if spec["module"] in ("logistic", "svm"):
-        devices.warn_if_float64_is_slow(device)
+        gpus.warn_if_float64_is_slow(device)
     fit = probes.load(spec["module"])
     state = open_state(args.state, spec)
     names = [(f"step{step:06d}_{layer}", step, layer) for step in spec["steps"] for layer in layers]
@@ -81,7 +83,7 @@ def main(args: argparse.Namespace) -> None:
             except UserError as error:
                 raise UserError(f"{where}: {error}") from error
             except (RuntimeError, MemoryError) as error:
-                if not devices.is_out_of_memory(error):
+                if not numerics.is_out_of_memory(error):
                     raise
                 raise UserError(
                     f"{where}: the {device.type}'s memory is too small for this fit; give the job more, or set `device: cpu`"
@@ -117,7 +119,8 @@ def main(args: argparse.Namespace) -> None:
     files.remove(args.state)
     if features != args.features:
         files.remove(features.parent)
-    let_go(args.unprobed, args.features)
+    if args.unprobed:
+        marks.let_go(args.unprobed, args.features)
 
 
 def available(args: argparse.Namespace, listing: dict[str, dict[str, Any]]) -> Path:
@@ -170,16 +173,6 @@ def available(args: argparse.Namespace, listing: dict[str, dict[str, Any]]) -> P
 def same(manifest: Path, listing: dict[str, dict[str, Any]]) -> bool:
     """Return whether a manifest is there and lists exactly these features."""
     return manifest.is_file() and files.read_json(manifest)["files"] == listing
-
-
-def let_go(mark: Path | None, features: Path) -> None:
-    """Take this probe's mark away; with the last mark of a shard its features go."""
-    if mark is None or not mark.exists():
-        return
-    mark.unlink()
-    with contextlib.suppress(OSError):  # others have yet to read them
-        mark.parent.rmdir()
-        files.remove(features)
 
 
 def resolve_pca(options: dict[str, Any], layer: str) -> dict[str, Any]:

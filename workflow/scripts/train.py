@@ -37,14 +37,15 @@ def main(args: argparse.Namespace) -> None:
     """Train as `args.spec` says, and write checkpoints, history, provenance and, last, the manifest."""
     started = time.monotonic()
     import torch
-    from dnn_or_knn.runtime import devices
+    from dnn_or_knn import numerics
+    from dnn_or_knn.runtime import gpus
     from dnn_or_knn.training import run
     from dnn_or_knn.training.step import Trainer
 
     torch.set_num_threads(args.threads)
     spec = args.spec
-    device = devices.resolve(args.device)
-    precision = devices.set_precision(spec["training"]["precision"], device)
+    device = gpus.resolve(args.device)
+    precision = numerics.set_precision(spec["training"]["precision"], device)
     inputs = [args.store / "store.json", args.labels / "labels.json"]
     try:
         train, test, network = load(args, device)
@@ -63,7 +64,7 @@ def main(args: argparse.Namespace) -> None:
             write(args, outcome, trainer, precision, inputs, round(time.monotonic() - started, 3))
             saved.clear()
     except RuntimeError as error:
-        if not devices.is_out_of_memory(error):
+        if not numerics.is_out_of_memory(error):
             raise
         raise UserError(
             f"the {device.type}'s memory is too small for batches of {spec['training']['batch_size']} images; "

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import importlib
 import json
 import os
 import re
@@ -13,22 +12,21 @@ from typing import Any
 
 import numpy as np
 import pandas as pd
+import published_tables
 import pytest
-import synthetic
 from conftest import ROOT
-from dnn_or_knn.claims import choices as sensitivity
-from dnn_or_knn.claims import effects, paper_claims
-from dnn_or_knn.claims.effects import INCONCLUSIVE, NOT_SUPPORTED, SUPPORTED
+from dnn_or_knn.claims import choices, choices_figure, choices_words, effects, paper_claims
 from dnn_or_knn.claims.study import Study
+from dnn_or_knn.claims.words import INCONCLUSIVE, NOT_SUPPORTED, SUPPORTED
 from dnn_or_knn.figures import style
 from dnn_or_knn.measures import tables
+from dnn_or_knn.report import page
 from dnn_or_knn.runtime import files
 from dnn_or_knn.runtime.errors import UserError
 from matplotlib.figure import Figure
+from published_tables import as_tables, published, thresholds
 
 SCRIPTS = ROOT / "workflow" / "scripts"
-choices = importlib.import_module("choices")
-report = importlib.import_module("report")
 
 OWN = {"knn": "knn", "svm": "svm", "lr": "lr"}
 SPEC: dict[str, Any] = {
@@ -40,10 +38,10 @@ SPEC: dict[str, Any] = {
         "never fitted": {"roles": OWN | {"knn": "knn-k7"}, "divergence": "d_kl"},
     },
     "order": ["as configured", "k-1", "hinge", "kl-by-column", "never fitted"],
-    "claims": {},
+    "claims": thresholds(),
     "style": {},
     "architectures": ["mlp640", "lenet", "wrn-28-10"],
-    "datasets": ["digits"],
+    "datasets": ["cifar10"],
     "labels": {"true": "true-labels", "random": "random-labels", "overfit": "overfit"},
     "architecture": "wrn-28-10",
 }
@@ -54,7 +52,7 @@ def measured() -> tuple[pd.DataFrame, dict[str, np.ndarray], pd.DataFrame]:
 
     By column, train and test D_KL of true labels run in opposite directions.
     """
-    measures, runs = synthetic.tables(datasets=("digits",))
+    measures, _, runs = as_tables([published(0, ["cifar10"])])
     one = measures[measures.model == "knn"].assign(model="knn-k1")
     one["p_same"] -= np.where(one.labels == "true-labels", 0.4, 0.0)
     again = measures[measures.model == "svm"].assign(model="svm--hinge")
@@ -67,15 +65,6 @@ def measured() -> tuple[pd.DataFrame, dict[str, np.ndarray], pd.DataFrame]:
     return table, {name: table[name].to_numpy()[:, None] + noise for name in tables.REPLICATED}, runs
 
 
-def write(folder: Path) -> Path:
-    table, replicates, runs = measured()
-    folder.mkdir()
-    written = tables.write(folder, table, replicates)
-    runs.to_csv(folder / tables.RUNS, index=False)
-    files.write_json(folder / tables.MANIFEST, {"files": files.listing(folder, [*written, tables.RUNS])})
-    return folder
-
-
 @pytest.fixture(scope="module")
 def data() -> effects.Data:
     table, replicates, runs = measured()
@@ -83,42 +72,42 @@ def data() -> effects.Data:
 
 
 @pytest.fixture(scope="module")
-def judged(data) -> sensitivity.Judged:
-    return choices.judge(data, SPEC, choices.ordered(SPEC))
+def judged(data) -> choices.Judged:
+    return choices_words.judge(data, SPEC, choices_words.ordered(SPEC))
 
 
 @pytest.fixture(scope="module")
-def shown(judged) -> list[sensitivity.Panel]:
-    return sensitivity.panels(judged)
+def shown(judged) -> list[choices.Panel]:
+    return choices.panels(judged)
 
 
 @pytest.fixture(scope="module")
 def figure(shown) -> Figure:
     look = style.style({})
     with style.applied(look):
-        made = sensitivity.draw(shown, look)
+        made = choices_figure.draw(shown, look)
         made.set_dpi(150)
         made.canvas.draw()
         return made
 
 
-def words(judged: sensitivity.Judged, choice: str) -> dict[int, str]:
+def words(judged: choices.Judged, choice: str) -> dict[int, str]:
     return {claim["claim"]: claim["verdict"] for claim in judged[choice]}
 
 
-def flips(judged: sensitivity.Judged, choice: str) -> set[int]:
+def flips(judged: choices.Judged, choice: str) -> set[int]:
     return {n for n, verdict in words(judged, choice).items() if verdict != words(judged, "as configured")[n]}
 
 
 def test_reference_is_first_and_judged_as_the_claims_are(data, judged):
     assert list(judged) == SPEC["order"]
     plain = {key: SPEC[key] for key in ("architectures", "datasets", "labels", "architecture")}
-    assert judged["as configured"] == paper_claims.judge(Study(data=data, probes=OWN, **plain))
+    assert judged["as configured"] == paper_claims.judge(Study(data=data, probes=OWN, thresholds=thresholds(), **plain))
 
 
 def test_choices_change_the_claims_that_they_speak_of_and_no_others(judged):
     assert words(judged, "as configured")[2] == SUPPORTED and words(judged, "k-1")[2] == NOT_SUPPORTED
-    assert flips(judged, "k-1") == {2}
+    assert flips(judged, "k-1") == {2, 8}
     assert flips(judged, "hinge") == set()
     assert words(judged, "as configured")[5] == SUPPORTED and words(judged, "kl-by-column")[5] == NOT_SUPPORTED
     assert flips(judged, "kl-by-column") & {1, 2, 3, 4} == set()
@@ -139,19 +128,22 @@ def test_a_missing_run_is_inconclusive_for_every_choice():
         {name: values[kept] for name, values in replicates.items()},
         runs[runs.labels != "overfit"].to_dict("records"),
     )
-    without = choices.judge(left, SPEC, choices.ordered(SPEC))
+    without = choices_words.judge(left, SPEC, choices_words.ordered(SPEC))
     assert {words(without, choice)[7] for choice in without} == {INCONCLUSIVE}
-    panel = sensitivity.panels(without)[6]
-    assert {row.note for row in panel.rows} == {"run missing: digits/wrn-28-10/overfit"}
-    figure = sensitivity.draw([panel], style.style({}))
+    panel = choices.panels(without)[6]
+    assert {row.note for row in panel.rows} == {"run missing: cifar10/wrn-28-10/overfit"}
+    figure = choices_figure.draw([panel], style.style({}))
     assert [text.get_text() for text in figure.axes[0].texts].count("run missing") == len(without)
 
 
 def test_flips_are_named_with_their_cells(judged):
-    changes = sensitivity.changes(judged)
+    changes = choices.changes(judged)
     assert list(changes) == SPEC["order"][1:] and changes["hinge"] == []
-    (said,) = changes["k-1"]
-    assert said.startswith("claim 2: supported → not supported (P_SAME on test: digits, ") and " more)" in said
+    said = changes["k-1"][0]
+    assert (
+        said.startswith("claim 2: supported → not supported (P_SAME on test beyond what is asked: cifar10, ")
+        and " more)" in said
+    )
 
 
 def effect(part: str, value: float | None, verdict: str, **more: Any) -> dict[str, Any]:
@@ -161,16 +153,16 @@ def effect(part: str, value: float | None, verdict: str, **more: Any) -> dict[st
 
 
 def claim(*found: dict[str, Any], **more: Any) -> dict[str, Any]:
-    verdict = sensitivity.verdict_of([one for one in found if one["decides"]])
+    verdict = choices.verdict_of([one for one in found if one["decides"]])
     return {"claim": 1, "title": "t", "verdict": verdict, "effects": list(found), "failing": [], "untold": []} | more
 
 
 def test_weakest_effect_is_the_worst_verdict_then_the_least_margin():
     near, far = effect("a", 0.6, SUPPORTED), effect("a", 0.9, SUPPORTED)
     fails, unknown = effect("a", 0.45, NOT_SUPPORTED), effect("a", None, INCONCLUSIVE)
-    assert sensitivity.weakest([far, near]) is near
-    assert sensitivity.weakest([near, fails, unknown]) is fails
-    assert sensitivity.weakest([unknown]) is None and sensitivity.weakest([]) is None
+    assert choices.weakest([far, near]) is near
+    assert choices.weakest([near, fails, unknown]) is fails
+    assert choices.weakest([unknown]) is None and choices.weakest([]) is None
 
 
 @pytest.mark.parametrize(
@@ -178,42 +170,42 @@ def test_weakest_effect_is_the_worst_verdict_then_the_least_margin():
     [("above", 0.7, 0.2), ("below", 0.7, -0.2), ("within", -0.7, -0.2), ("within", 0.1, 0.4)],
 )
 def test_margin_is_positive_on_the_supporting_side(relation, value, expected):
-    assert sensitivity.margin(effect("a", value, SUPPORTED, relation=relation)) == pytest.approx(expected)
+    assert choices.margin(effect("a", value, SUPPORTED, relation=relation)) == pytest.approx(expected)
 
 
 def test_panel_shows_the_part_on_which_the_verdict_hinges():
     good, bad = effect("first", 0.9, SUPPORTED), effect("second", 0.1, NOT_SUPPORTED)
-    assert sensitivity.hinge([claim(good, bad)] * 2) == "second"
+    assert choices.hinge([claim(good, bad)] * 2) == "second"
     moved = [claim(effect("first", 0.9, SUPPORTED), effect("second", value, SUPPORTED)) for value in (0.9, 0.6)]
-    assert sensitivity.hinge(moved) == "second"
-    assert sensitivity.hinge([claim(good, effect("second", 0.9, SUPPORTED))]) == "first"
-    assert sensitivity.hinge([claim(good) | {"effects": []}]) is None
+    assert choices.hinge(moved) == "second"
+    assert choices.hinge([claim(good, effect("second", 0.9, SUPPORTED))]) == "first"
+    assert choices.hinge([claim(good) | {"effects": []}]) is None
 
 
 def test_better_verdict_names_what_no_longer_fails():
     worse = claim(effect("a", 0.1, NOT_SUPPORTED), failing=["a: here", "a: there"])
     better = claim(effect("a", 0.9, SUPPORTED))
-    assert sensitivity.flip(worse, better) == "claim 1: not supported → supported (no longer a: here and 1 more)"
-    assert sensitivity.flip(better, worse) == "claim 1: supported → not supported (a: here and 1 more)"
+    assert choices.flip(worse, better) == "claim 1: not supported → supported (no longer a: here and 1 more)"
+    assert choices.flip(better, worse) == "claim 1: supported → not supported (a: here and 1 more)"
 
 
-def rows(*values: float, **more: Any) -> list[sensitivity.Row]:
+def rows(*values: float, **more: Any) -> list[choices.Row]:
     judged = {str(i): [claim(effect("a", value, SUPPORTED, **more))] for i, value in enumerate(values)}
-    return sensitivity.panels(judged)[0].rows
+    return choices.panels(judged)[0].rows
 
 
 def test_axis_holds_everything_but_a_lone_choice_that_would_squeeze_the_rest():
-    low, high = sensitivity.limits(rows(0.6, 0.7, 0.8, 0.9))
+    low, high = choices_figure.limits(rows(0.6, 0.7, 0.8, 0.9))
     assert low < 0.5 and high > 0.9
-    assert sensitivity.limits(rows(0.6, 0.7, 0.8, 0.75, 50.0))[1] < 1
-    assert sensitivity.limits(rows(50.0, 0.6, 0.7, 0.8, 0.75))[1] > 50, "the reference is never left out"
-    low, high = sensitivity.limits(rows(0.1, 0.2, relation="within"))
+    assert choices_figure.limits(rows(0.6, 0.7, 0.8, 0.75, 50.0))[1] < 1
+    assert choices_figure.limits(rows(50.0, 0.6, 0.7, 0.8, 0.75))[1] > 50, "the reference is never left out"
+    low, high = choices_figure.limits(rows(0.1, 0.2, relation="within"))
     assert low < -0.5 and high > 0.5
 
 
 def test_figure_shows_what_the_table_says(shown, figure):
-    table = choices.table(shown)
-    assert list(table.columns) == choices.COLUMNS and len(table) == 9 * 5
+    table = choices_words.table(shown)
+    assert list(table.columns) == choices_words.COLUMNS and len(table) == 9 * 5
     assert len(figure.axes) == 9
     lines = {line.get_gid(): line for ax in figure.axes for line in ax.get_lines() if line.get_gid()}
     texts = {text.get_gid(): text.get_text() for ax in figure.axes for text in ax.texts}
@@ -227,10 +219,10 @@ def test_figure_shows_what_the_table_says(shown, figure):
         else:
             assert list(lines[gid].get_xdata()) == [row["value"]]
             assert list(lines[f"{gid}|interval"].get_xdata()) == [row["low"], row["high"]]
-    assert (table.changed != "").sum() == sum(len(found) for found in sensitivity.changes(as_judged(shown)).values())
+    assert (table.changed != "").sum() == sum(len(found) for found in choices.changes(as_judged(shown)).values())
 
 
-def as_judged(shown: list[sensitivity.Panel]) -> sensitivity.Judged:
+def as_judged(shown: list[choices.Panel]) -> choices.Judged:
     return {row.choice: [panel.rows[i].claim for panel in shown] for i, row in enumerate(shown[0].rows)}
 
 
@@ -258,7 +250,7 @@ def test_rows_that_a_choice_does_not_touch_are_pale(shown, figure):
 
 def test_command_writes_everything_and_loads_no_torch(tmp_path):
     """A torch that cannot be imported stands first on the path."""
-    measures = write(tmp_path / "measures")
+    measures = published_tables.write(tmp_path / "measures", *measured())
     (tmp_path / "first").mkdir()
     (tmp_path / "first" / "torch.py").write_text("raise RuntimeError('torch was imported')\n")
     line = [sys.executable, str(SCRIPTS / "choices.py"), "--spec", json.dumps(SPEC)]
@@ -287,12 +279,16 @@ def test_command_writes_everything_and_loads_no_torch(tmp_path):
 
 def shape_of_the_page(manifest: Path) -> None:
     """The page shows the figure with its words, the table with its flips, and how to make them again."""
-    html = report.choices(manifest, " --configfile config/demo.yaml")
-    assert html.count("<img ") == 1 and 'alt="9 panels' in html
-    assert f"snakemake {manifest.as_posix()} --configfile config/demo.yaml" in html
-    assert '<strong class="not-supported">not supported ' in html
-    assert html.count('<th scope="row">hinge</th>') == 1, "in the table of verdicts, not in that of changes"
-    assert html.count('<th scope="row">k-1</th>') == 2
+    shown = page.choices_table(manifest, " --configfile config/demo.yaml")
+    assert shown["figure"]["alt"].startswith("9 panels") and shown["figure"]["id"] == "choices-figure"
+    assert shown["figure"]["command"].endswith(f"{manifest.as_posix()} --configfile config/demo.yaml")
+    rows = {row[0]: row[1:] for row in shown["rows"]}
+    flips = [cell for cell in rows["k-1"] if isinstance(cell, dict)]
+    assert flips and all((flip["tag"], flip["verdict"]) == ("strong", "not supported") for flip in flips)
+    assert all(flip["text"].startswith("not supported ") for flip in flips)
+    assert not any(isinstance(cell, dict) for cell in rows["hinge"])
+    moved = [name for name, _ in shown["moved"]]
+    assert "k-1" in moved and "hinge" not in moved
 
 
 @pytest.mark.parametrize(
@@ -305,11 +301,11 @@ def shape_of_the_page(manifest: Path) -> None:
 )
 def test_bad_choices_are_refused(change, said):
     with pytest.raises(UserError, match=re.escape(said)):
-        choices.ordered(SPEC | change)
+        choices_words.ordered(SPEC | change)
 
 
 def test_choices_without_an_order_keep_their_own():
-    assert list(choices.ordered({key: SPEC[key] for key in ("choices",)})) == [
+    assert list(choices_words.ordered({key: SPEC[key] for key in ("choices",)})) == [
         *("as configured", "hinge", "k-1", "kl-by-column", "never fitted"),
     ]
 

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import functools
-import importlib
 import json
 import subprocess
 import sys
@@ -14,6 +13,7 @@ import pandas as pd
 import pytest
 import synthetic
 from conftest import ROOT
+from dnn_or_knn.claims import published as beside
 from dnn_or_knn.figures import style
 from dnn_or_knn.measures import tables
 from dnn_or_knn.plan import runs as experiment
@@ -22,7 +22,6 @@ from dnn_or_knn.plan.runs import network
 from dnn_or_knn.plan.specifications import Jobs, published
 from dnn_or_knn.runtime import files
 
-beside = importlib.import_module("beside")
 LABELS = {"true": "true-labels", "random": "random-labels", "overfit": "overfit"}
 THREE = {"mnist", "cifar10", "cifar100"}
 
@@ -109,8 +108,6 @@ def test_what_was_not_run_or_memorized_is_empty():
     late = made()[1].assign(memorization_step=pd.array([pd.NA] * len(made()[1]), "Int64"))
     rows = compared(made()[0], late)
     assert rows[rows.what.str.contains("memorization")].here.isna().all()
-    text = beside.markdown(table)
-    assert "nan" not in text and "None" not in text and len(text.splitlines()) == len(table) + 2
 
 
 def test_the_command_writes_the_table_and_its_manifest(tmp_path):
@@ -121,14 +118,15 @@ def test_the_command_writes_the_table_and_its_manifest(tmp_path):
     runs.to_csv(folder / tables.RUNS, index=False)
     files.write_json(folder / tables.MANIFEST, {"files": files.listing(folder, [*written, tables.RUNS])})
     spec = {"published": published(), "labels": LABELS, "knn": "knn"}
-    script = ROOT / "workflow" / "scripts" / "beside.py"
+    script = ROOT / "workflow" / "scripts" / "published.py"
     line = [sys.executable, script, "--spec", json.dumps(spec), "--measures", folder, "--output", tmp_path / "claims"]
     done = subprocess.run([str(word) for word in line], capture_output=True, text=True)
     assert done.returncode == 0, done.stderr
-    manifest = files.read_json(tmp_path / "claims" / "beside.json")
+    manifest = files.read_json(tmp_path / "claims" / "published.json")
     files.check(tmp_path / "claims", manifest["files"])
-    table = pd.read_csv(tmp_path / "claims" / "beside.csv")
-    assert manifest["rows"] == len(table) and manifest["with_a_number_here"] == table.here.notna().sum() > 15
+    table = pd.read_csv(tmp_path / "claims" / "published.csv")
+    known = [row for row in manifest["rows"] if row["here"] is not None]
+    assert len(manifest["rows"]) == len(table) and len(known) == table.here.notna().sum() > 15
 
 
 def empty(rows: int) -> dict[str, np.ndarray]:
@@ -146,23 +144,26 @@ def figure4(*, architecture: str = "wrn-28-10", **overlay: Any) -> dict[str, Any
 
 def test_figure_4_draws_the_authors_fifteen_values_where_data_set_and_network_match():
     from dnn_or_knn.figures import figure4 as module
+    from dnn_or_knn.figures import panels
+    from dnn_or_knn.figures import table as tidy
 
     spec = figure4()
     assert {(v["dataset"], v["architecture"]) for v in spec["published"]} == {(d, "wrn-28-10") for d in THREE}
-    table = module.data(*made(), spec)
+    layout = module.layout(spec)
+    table = tidy.assemble(*made(), layout, spec)
     with style.applied(style.style(spec)):
-        figure = module.draw(table, spec, synthetic.probe_points())
+        figure = panels.draw(layout, table, spec, synthetic.probe_points())
     (points,) = figure.findobj(lambda artist: artist.get_gid() == "a/published")
     entry = published()["layer_test_accuracy"][0]
     assert (entry["dataset"], entry["architecture"], len(entry["code"])) == ("mnist", "wrn-28-10", 15)
     assert list(points.get_xdata()) == list(range(15)) and list(points.get_ydata()) == entry["code"]
     for letter in "bcdef":
         assert not figure.findobj(lambda artist, name=letter: artist.get_gid() == f"{name}/published")
-    assert "Grey crosses" in module.caption(spec)
+    assert "Grey crosses" in layout.caption
 
 
 def test_figure_4_of_another_network_says_nothing_of_the_authors():
     from dnn_or_knn.figures import figure4 as module
 
     spec = figure4(architecture="mlp640")
-    assert spec["published"] == [] and "Grey crosses" not in module.caption(spec)
+    assert spec["published"] == [] and "Grey crosses" not in module.layout(spec).caption

@@ -22,7 +22,7 @@ import torch
 from conftest import SCRIPTS
 from dnn_or_knn.features import extraction
 from dnn_or_knn.networks.build import create
-from dnn_or_knn.runtime import command_line, devices, files, progress, resume
+from dnn_or_knn.runtime import command_line, files, gpus, progress, resume
 from dnn_or_knn.runtime.code_digest import code_digest
 from dnn_or_knn.runtime.errors import Interrupted, UserError
 from simulated_cuda import CUDA, simulated
@@ -504,7 +504,7 @@ def test_publishing_copies_where_it_cannot_link(made, tmp_path, monkeypatch):
 
 
 def test_a_gpu_that_is_asked_for_and_missing_stops_the_stage(made, tmp_path, capsys):
-    if torch.cuda.is_available() or devices.nvidia_smi():
+    if torch.cuda.is_available() or gpus.nvidia_smi():
         pytest.skip("this machine has a GPU")
     assert run(made, tmp_path, None, "--device", "cuda") == command_line.EXIT_USER_ERROR
     assert "sees no GPU" in capsys.readouterr().err
@@ -539,7 +539,7 @@ def test_features_on_a_gpu_are_those_of_the_cpu(made, tmp_path, monkeypatch, pre
 def test_features_on_a_simulated_gpu_are_those_of_the_cpu(made, tmp_path, monkeypatch, precision, tolerance, layers):
     spec = {"precision": "float64" if precision == "float64" else "float32", "layers": layers}
     assert run(made, tmp_path / "cpu", spec) == 0
-    monkeypatch.setattr(devices, "resolve", lambda _: CUDA)
+    monkeypatch.setattr(gpus, "resolve", lambda _: CUDA)
     monkeypatch.setattr(torch.cuda.amp.common, "amp_definitely_not_available", lambda: False)
     monkeypatch.setattr(torch.cuda, "is_bf16_supported", lambda **_: True)
     with simulated() as device:
@@ -564,8 +564,8 @@ def test_features_on_a_simulated_gpu_are_those_of_the_cpu(made, tmp_path, monkey
 def gpu(monkeypatch: pytest.MonkeyPatch) -> list[dict]:
     """A simulated GPU, whose compiled functions are the plain ones; what was compiled, and how."""
     compiled: list[dict] = []
-    monkeypatch.setattr(devices, "resolve", lambda _: CUDA)
-    monkeypatch.setattr(devices, "compiled", lambda forward, *_, **options: compiled.append(options) or forward)
+    monkeypatch.setattr(gpus, "resolve", lambda _: CUDA)
+    monkeypatch.setattr(gpus, "compiled", lambda forward, *_, **options: compiled.append(options) or forward)
     monkeypatch.setattr(extraction, "_flop", lambda *_: 1.0)
     monkeypatch.setattr(extraction, "COMPILE_FROM", len(STEPS) * (TRAIN + TEST))
     return compiled
@@ -629,7 +629,7 @@ def test_a_shard_that_goes_on_computes_as_it_began(made, tmp_path, gpu, monkeypa
 
 def test_an_evaluation_that_was_computed_otherwise_is_not_gone_on_from(made, tmp_path, gpu, monkeypatch):
     with monkeypatch.context() as patch:
-        patch.setattr(devices, "resolve", lambda _: torch.device("cpu"))
+        patch.setattr(gpus, "resolve", lambda _: torch.device("cpu"))
         leave_state(made, tmp_path, monkeypatch)
     loaded = count_loads(monkeypatch)
     with simulated():
@@ -649,7 +649,7 @@ def another(out: Path, name: str = "another") -> list[str]:
 def test_shards_of_one_run_are_not_mixed_from_two_devices(made, tmp_path, gpu, monkeypatch, capsys, layers):
     spec = {"steps": [6], "layers": layers}
     with monkeypatch.context() as patch:
-        patch.setattr(devices, "resolve", lambda _: torch.device("cpu"))
+        patch.setattr(gpus, "resolve", lambda _: torch.device("cpu"))
         assert run(made, tmp_path, {"steps": [0, 3]}) == 0
     capsys.readouterr()
     loaded = count_loads(monkeypatch)
@@ -687,7 +687,7 @@ def test_of_two_shards_that_are_made_at_a_time_one_sees_the_other(made, tmp_path
     def meanwhile(job: extraction.Job, **options: Any) -> dict[str, Any]:
         with monkeypatch.context() as patch:
             patch.setattr(extraction, "extract", extract)
-            patch.setattr(devices, "resolve", lambda _: torch.device("cpu"))
+            patch.setattr(gpus, "resolve", lambda _: torch.device("cpu"))
             assert run(made, tmp_path, {"steps": [6]}, *another(tmp_path)) == 0
         return extract(job, **options)
 

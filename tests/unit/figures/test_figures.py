@@ -15,8 +15,9 @@ import pandas as pd
 import pytest
 import synthetic
 from conftest import SCRIPTS
-from dnn_or_knn.figures import panels as figures
-from dnn_or_knn.figures import style, training_curves
+from dnn_or_knn.figures import panels as drawing
+from dnn_or_knn.figures import style, training_curves, words
+from dnn_or_knn.figures import table as figures
 from dnn_or_knn.runtime import files
 from dnn_or_knn.runtime.code_digest import code_digest
 from dnn_or_knn.runtime.errors import UserError
@@ -31,19 +32,31 @@ SOURCES = {"D_KL": ("d_kl", 100), "P_SAME": ("p_same", 1), "ccuracy": ("accuracy
 PANELS = {1: 9, 2: 9, 3: 3, 4: 6, 5: 9, 6: 9, 7: 6}
 
 
+LABELS = {n: ["true-labels"] for n in NUMBERS} | {
+    4: ["true-labels", "random-labels"],
+    6: ["random-labels"],
+    7: ["overfit"],
+}
+
+
 def specification(number: int, datasets: tuple[str, ...] = THREE, **more: Any) -> dict[str, Any]:
     """Return a figure's specification as the workflow makes it."""
     return {
         "figure": number,
-        "architectures": ["mlp640", "lenet", "wrn-28-10"],
+        "architectures": ["mlp640", "lenet", "wrn-28-10"] if number < 4 else ["wrn-28-10"],
         "datasets": list(datasets),
-        "architecture": "wrn-28-10",
-        "labels": {"true": "true-labels", "random": "random-labels", "overfit": "overfit"},
+        "labels": LABELS.get(number, []),
         "probes": ["knn", "svm", "lr"],
         "missing": [],
         "style": {"dpi": 60},
+        **({"input_layer": "pixels", "published": []} if number == 4 else {}),
         **more,
     }
+
+
+def layout(spec: dict[str, Any]) -> figures.Layout:
+    """Return a figure's layout."""
+    return importlib.import_module(f"dnn_or_knn.figures.figure{spec['figure']}").layout(spec)
 
 
 @functools.cache
@@ -54,10 +67,9 @@ def tables(**options: Any) -> tuple[pd.DataFrame, pd.DataFrame]:
 
 def draw(number: int, made: tuple[pd.DataFrame, pd.DataFrame], spec: dict[str, Any]) -> tuple[Figure, pd.DataFrame]:
     """Return a figure and its table."""
-    module = importlib.import_module(f"dnn_or_knn.figures.figure{number}")
-    table = module.data(*made, spec)
+    table = figures.assemble(*made, layout(spec), spec)
     with style.applied(style.style(spec)):
-        return module.draw(table, spec, synthetic.probe_points()), table
+        return drawing.draw(layout(spec), table, spec, synthetic.probe_points()), table
 
 
 @functools.cache
@@ -239,7 +251,7 @@ def test_several_seeds_are_mean_and_band(number: int) -> None:
         (band,) = by_gid(figure, f"{panel}/{series}/band")
         np.testing.assert_allclose(band.get_paths()[0].vertices[:, 1].max(), rows["y"].max())
     assert sorted(table.loc[figures.is_drawn(table), "seed"].unique()) == [0, 1, 2]
-    assert "mean over 3 seeds; bands: from the smallest to the largest" in figures.notes(table, spec)
+    assert "mean over 3 seeds; bands: from the smallest to the largest" in words.notes(table)
     assert "smallest to largest, 3 seeds" in [text.get_text() for text in figure.legends[0].get_texts()]
 
 
@@ -250,7 +262,7 @@ def test_fits_that_did_not_converge_are_flagged() -> None:
     (hollow,) = by_gid(figure, "b/SVM, train/not converged")
     assert hollow.get_xdata().tolist() == failed["x"].tolist() and len(failed) > 5
     assert "fit not converged" in [text.get_text() for text in figure.legends[0].get_texts()]
-    assert "Hollow markers" in figures.notes(table, specification(6))
+    assert "Hollow markers" in words.notes(table)
 
 
 def test_missing_runs_are_named_where_they_would_be() -> None:
@@ -263,7 +275,7 @@ def test_missing_runs_are_named_where_they_would_be() -> None:
     assert [text.get_text() for text in texts] == ["not configured:\ncifar10 / wrn-28-10 /\nrandom-labels"] * 3
     assert table.loc[table["series"] == "missing", "panel"].tolist() == ["b", "e", "h"]
     assert set(table.loc[table["series"] == "missing", "note"]) == {f"not configured: {gone}"}
-    assert len(by_gid(figure, "a/DNN, train")) == 1 and gone in figures.notes(table, spec)
+    assert len(by_gid(figure, "a/DNN, train")) == 1 and gone in words.notes(table)
     lowest = next(ax for ax in panels(figure) if "Test $D" in ax.get_ylabel())
     assert lowest.get_xlabel() == "Training step"
 
@@ -306,8 +318,7 @@ def test_figure_4_does_not_count_pixels_where_the_probes_see_means() -> None:
 
 
 def test_figure_4_takes_the_right_sides_own_label_set() -> None:
-    labels = {**specification(4)["labels"], "random_layers": "overfit"}
-    _, table = draw(4, tables(), specification(4, labels=labels))
+    _, table = draw(4, tables(), specification(4, labels=["true-labels", "overfit"]))
     assert set(table["labels"]) == {"true-labels", "overfit"}
 
 
@@ -323,10 +334,9 @@ def test_an_early_point_that_dwarfs_the_rest_is_cut_off_and_said() -> None:
 
 @pytest.mark.parametrize("number", NUMBERS)
 def test_words_say_what_is_shown(number: int) -> None:
-    module = importlib.import_module(f"dnn_or_knn.figures.figure{number}")
     spec = specification(number)
-    table = module.data(*tables(), spec)
-    alt, caption = module.alt(table, spec), module.caption(spec)
+    table = figures.assemble(*tables(), layout(spec), spec)
+    alt, caption = words.describe(layout(spec), table), words.caption(layout(spec), table)
     assert len(caption) > 80 and caption.endswith(".")
     assert all(f"({letter}) " in alt for letter in table["panel"].unique()) and "$" not in alt + caption
     last = table[figures.is_drawn(table) & (table["panel"] == "a")].iloc[-1]
@@ -374,8 +384,7 @@ def test_the_script_writes_the_same_files_every_time(tmp_path: Path) -> None:
         and manifest["missing"] == []
         and set(manifest["files"]) == {*("figure4.csv", "figure4.pdf", "figure4.png")}
     )
-    module = importlib.import_module("dnn_or_knn.figures.figure4")
-    table = module.data(*synthetic.tables(datasets=("digits",)), spec)
+    table = figures.assemble(*synthetic.tables(datasets=("digits",)), layout(spec), spec)
     written = pd.read_csv(tmp_path / "a/figure4.csv")
     assert list(written.columns) == figures.COLUMNS
     assert written["y"].tolist() == table["y"].tolist() and written["layer"].tolist() == table["layer"].tolist()
@@ -484,14 +493,18 @@ def test_columns_of_training_curves_are_evenly_spaced_also_with_a_short_row(
     assert len(labelled) == len({ax.get_subplotspec().rowspan.start for ax in figure.axes})
 
 
-def test_the_curves_script(tmp_path: Path) -> None:
+def test_the_training_curves_script(tmp_path: Path) -> None:
     runs = ["digits/lenet/true-labels/seed0"]
     histories(tmp_path, runs)
-    done = command("curves.py", {"runs": runs}, "--results", tmp_path, "--output", tmp_path / "figures/training")
+    done = command(
+        "training_curves.py", {"runs": runs}, "--results", tmp_path, "--output", tmp_path / "figures/training"
+    )
     assert done.returncode == 0, done.stderr
     assert "(a) Digits, LeNet, true labels: loss" in json.loads((tmp_path / "figures/training.json").read_text())["alt"]
     (tmp_path / runs[0] / "history.csv").write_text("step,loss\n")
-    done = command("curves.py", {"runs": runs}, "--results", tmp_path, "--output", tmp_path / "figures/training")
+    done = command(
+        "training_curves.py", {"runs": runs}, "--results", tmp_path, "--output", tmp_path / "figures/training"
+    )
     assert done.returncode == 2 and "history.csv is damaged" in done.stderr
     (tmp_path / runs[0] / "history.csv").unlink()
     with pytest.raises(UserError, match=r"history\.csv is missing"):
@@ -502,9 +515,8 @@ def test_the_curves_script(tmp_path: Path) -> None:
     ("number", "zooms"), [(1, True), (2, True), (3, True), (4, False), (5, True), (6, True), (7, True)]
 )
 def test_captions_speak_of_insets_where_there_can_be_some(number: int, zooms: bool) -> None:
-    figure, _ = drawn(number)
-    caption = importlib.import_module(f"dnn_or_knn.figures.figure{number}").caption(specification(number))
-    assert (figures.INSETS in caption) is zooms
+    figure, table = drawn(number)
+    assert (words.INSETS in words.caption(layout(specification(number)), table)) is zooms
     assert zooms or not by_gid(figure, "inset")
 
 

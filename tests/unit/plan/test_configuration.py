@@ -3,33 +3,39 @@
 from __future__ import annotations
 
 import copy
+import re
 import subprocess
 import sys
+from pathlib import Path
 
 import pytest
+import torch
 import yaml
 from conftest import ROOT, SCRIPTS
-from dnn_or_knn.plan import runs
-from dnn_or_knn.plan.configuration import load_schema, resolve
+from dnn_or_knn.networks import build
+from dnn_or_knn.plan import runs, startup
+from dnn_or_knn.plan.configuration import load_overlays, load_schema, refuse_repeated_keys, resolve
+from dnn_or_knn.plan.registry import ARCHITECTURES
 from dnn_or_knn.runtime.errors import UserError
+from snakemake.utils import update_config
 
-PAPER = yaml.safe_load((ROOT / "config.yaml").read_text())
+PAPER = load_overlays()
 
 
 def merge(base: dict, overlay: dict) -> dict:
-    """Merge as Snakemake does: mappings deeply, the rest replaced."""
-    merged = dict(base)
-    for key, value in overlay.items():
-        both = isinstance(value, dict) and isinstance(merged.get(key), dict)
-        merged[key] = merge(merged[key], value) if both else value
+    """Merge with Snakemake's own function: mappings deeply, the rest replaced."""
+    merged = copy.deepcopy(base)
+    update_config(merged, overlay)
     return merged
 
 
 def overlays(*names: str) -> dict:
-    config = copy.deepcopy(PAPER)
+    """Return the configuration that Snakemake makes of overlays, with their keys first, in the order that jobs see."""
+    given = load_overlays(*(ROOT / "config" / name for name in names))
+    first: dict = {}
     for name in names:
-        config = merge(config, yaml.safe_load((ROOT / "config" / name).read_text()))
-    return config
+        update_config(first, yaml.safe_load((ROOT / "config" / name).read_text()))
+    return startup.in_order(merge(first, given), PAPER)
 
 
 def test_the_paper_has_its_runs_and_evaluations() -> None:
@@ -82,6 +88,14 @@ def test_every_overlay_is_tested() -> None:
         ({"data": {"download": "no"}}, "data.download is 'no', not true or false"),
         ({"probes": {"lr": {"C": "large"}}}, "probes.lr: C is 'large', not a number"),
         ({"experiment": "../up"}, "experiment is '../up'"),
+        ({"measures": {"replicates": 10**9}}, "measures.replicates is 1000000000, but must be at most 100000"),
+        ({"training": {"batch_size": 0}}, "training.batch_size is 0, but must be at least 1"),
+        (
+            {"data": {"root": "$NO_SUCH_PLACE/data"}},
+            "data.root is '$NO_SUCH_PLACE/data', but $NO_SUCH_PLACE stands for",
+        ),
+        ({"data": {"root": "/a/${NO_SUCH_PLACE}"}}, "but ${NO_SUCH_PLACE} stands for nothing here"),
+        ({"data": {"root": "~nobody-of-this-name/a"}}, "but ~nobody-of-this-name stands for nothing here"),
     ],
 )
 def test_a_wrong_value_is_named_in_one_sentence(overlay: dict, sentence: str) -> None:
@@ -103,6 +117,8 @@ def block(**changes: object) -> dict:
         ({"training": {"decay_at": [10]}}, "decay_at holds 10, but the run ends at step 10"),
         ({"training": {"lr": 1}}, "unknown key 'lr'"),
         ({"evaluate_every": 11}, "evaluate_every is 11, more than its 10 steps"),
+        ({"steps": 10**9, "evaluate_every": 1}, "runs[0].steps is 1000000000, but must be at most 10000000"),
+        ({"steps": 10**6, "evaluate_every": 1}, "runs[0] makes 1000000 evaluations; raise evaluate_every"),
         ({"subset": {"draw": "balanced", "count": 9}}, "fewer than the 10 classes of mnist"),
         ({"seed": 3}, "unknown key 'seed' in runs[0] (did you mean 'seeds'?)"),
         ({"datasets": ["mnist", "mnist"]}, "two blocks of runs make mnist/lenet/x/seed0"),
@@ -112,6 +128,58 @@ def test_a_wrong_block_is_named(changes: dict, sentence: str) -> None:
     with pytest.raises(UserError, match=r"config") as caught:
         runs.create(block(**changes))
     assert sentence in str(caught.value)
+
+
+def test_the_folder_of_the_data_may_name_the_environment(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("SCRATCH", "/scratch/me")
+    monkeypatch.setenv("HOME", "/home/me")
+    for root, folder in {
+        "$SCRATCH/a": "/scratch/me/a",
+        "${SCRATCH}": "/scratch/me",
+        "~/a": "/home/me/a",
+        "a~": "a~",
+    }.items():
+        assert resolve(merge(PAPER, {"data": {"root": root}}))["data"]["root"] == folder
+
+
+@pytest.mark.parametrize(
+    ("text", "said"),
+    [
+        ("seeds: [0]\na: {b: 1}\nseeds: [1]\n", "the key 'seeds' stands in line 1 and again in line 3; keep one"),
+        (
+            "runs:\n  - steps: 1\n    x: 2\n    steps: 3\n",
+            "the key 'steps' stands in line 2 and again in line 4; keep one",
+        ),
+        ("a: {b: 1,\n  b: 2}\n", "the key 'b' stands in line 1 and again in line 2; keep one"),
+        ("a: {b: 1, b: 2}\n", "the key 'b' stands in line 1 and again in line 1; keep one"),
+        ("a: {b: 1}\nc: {b: 1}\n", None),
+        ("", None),
+    ],
+)
+def test_a_key_given_twice_is_refused(tmp_path: Path, text: str, said: str | None) -> None:
+    file = tmp_path / "overlay.yaml"
+    file.write_text(text)
+    if said is None:
+        refuse_repeated_keys(file)
+    else:
+        with pytest.raises(UserError, match=re.escape(f"{file}: {said}")):
+            refuse_repeated_keys(file)
+
+
+@pytest.mark.parametrize("name", ["mlp640", "lenet"])
+def test_a_networks_depth_is_the_number_of_its_layers_with_weights(name: str) -> None:
+    spec = runs.network({"architectures": {name: {}}}, name)
+    with torch.device("meta"):
+        network = build.create(spec, channels=3, size=32, classes=10)
+    layers = [module for module in network.modules() if isinstance(module, torch.nn.Conv2d | torch.nn.Linear)]
+    assert runs.depth(name) == len(layers)
+    assert runs.depth("wrn-28-10") == 28
+
+
+def test_a_networks_depth_must_be_known(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setitem(ARCHITECTURES, "flat", {"module": "flat", "options": {}})
+    with pytest.raises(UserError, match="the entry of 'flat' lacks its depth"):
+        runs.depth("flat")
 
 
 def test_one_name_cannot_mean_two_label_sets() -> None:
@@ -163,12 +231,3 @@ def test_the_snakefile_side_imports_nothing_heavy() -> None:
     code = "import sys; from dnn_or_knn.plan import startup; print([m for m in ('torch', 'pandas', 'numpy') if m in sys.modules])"
     done = subprocess.run([sys.executable, "-c", code], cwd=SCRIPTS, capture_output=True, text=True, check=True)
     assert done.stdout.strip() == "[]"
-
-
-def test_the_schema_and_the_claims_agree_on_every_threshold() -> None:
-    from dnn_or_knn.claims.study import THRESHOLDS
-
-    declared = load_schema()["properties"]["claims"]["properties"]
-    assert {name: option["default"] for name, option in declared.items()} == {
-        name: threshold.default for name, threshold in THRESHOLDS.items()
-    }

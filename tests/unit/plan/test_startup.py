@@ -2,8 +2,16 @@
 
 from __future__ import annotations
 
+import shutil
+import subprocess
+from pathlib import Path
+from types import SimpleNamespace
+
 import pytest
+from conftest import ROOT
 from dnn_or_knn.plan import startup
+from dnn_or_knn.plan.specifications import Task
+from dnn_or_knn.runtime import files
 
 
 @pytest.mark.parametrize(
@@ -20,3 +28,28 @@ from dnn_or_knn.plan import startup
 )
 def test_values_from_the_command_line_are_what_they_mean_in_yaml(given, meant):
     assert startup.as_in_a_file(given) == (given if meant == "the same" else meant)
+
+
+def test_only_the_head_forces_what_is_stale(monkeypatch: pytest.MonkeyPatch) -> None:
+    """A remote job parses the Snakefile too, when the results that it reads are still being made."""
+    monkeypatch.setattr(startup, "found_stale", lambda jobs: [(Task("train", {}, "{}", "x/training"), ["value"])])
+    jobs = SimpleNamespace(results="results/toy")
+    for main, triggers, forced in (
+        (True, {"params", "mtime"}, {"results/toy/x/training.provenance.json"}),
+        (True, {"mtime"}, set()),
+        (False, {"params"}, set()),
+    ):
+        dag = SimpleNamespace(forcefiles=set())
+        workflow = SimpleNamespace(is_main_process=main, rerun_triggers=triggers, dag=dag)
+        assert startup.forcing(jobs, workflow)(None) == []
+        assert dag.forcefiles == forced
+
+
+def test_make_clean_keeps_the_records_of_what_it_keeps(tmp_path: Path) -> None:
+    shutil.copy2(ROOT / "Makefile", tmp_path)
+    kept = [tmp_path / ".snakemake/metadata/x", tmp_path / "results/paper/report.html"]
+    for path in (*kept, tmp_path / "results/demo/report.html"):
+        files.write_text(path, "")
+    subprocess.run(["make", "--silent", "clean"], cwd=tmp_path, check=True)
+    left = {path for path in tmp_path.rglob("*") if path.is_file()}
+    assert left == {*kept, tmp_path / "Makefile"}

@@ -19,8 +19,9 @@ import numpy as np
 import pytest
 import torch
 from conftest import SCRIPTS
+from dnn_or_knn import numerics
 from dnn_or_knn.probes import common as probes
-from dnn_or_knn.runtime import command_line, devices, files
+from dnn_or_knn.runtime import command_line, files
 from dnn_or_knn.runtime.errors import UserError
 
 TRAIN, TEST, CLASSES, STEPS, LAYERS = 30, 12, 3, [0, 100], ["input", "embedding"]
@@ -265,7 +266,7 @@ def test_features_that_were_let_go_are_made_again_or_the_job_stops(
     else:
         with pytest.raises(UserError, match=r"extracted again are not those that .*features\.json lists"):
             script.main(job)
-        devices.set_precision("float32", torch.device("cpu"))
+        numerics.set_precision("float32", torch.device("cpu"))
         assert not (run / "knn.json").exists()
     assert not (run / "features").exists() and not list((run / ".state").glob("*-features"))
 

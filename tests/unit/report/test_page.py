@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import importlib
 import re
 from pathlib import Path
 from typing import Any
@@ -13,7 +12,7 @@ from dnn_or_knn.report import page
 from dnn_or_knn.runtime import files
 from matplotlib.figure import Figure
 
-report = importlib.import_module("report")
+STYLE = (page.FOLDER / "page.css").read_text(encoding="utf-8")
 RUN = "digits/lenet/true-labels/seed0"
 
 
@@ -29,11 +28,11 @@ def write(results: Path, records: dict[str, dict[str, Any]]) -> None:
         files.write_json(path, facts)
 
 
-def cells(html: str, caption: str) -> list[list[str]]:
-    """Return the rows of the table with a caption, without their tags."""
-    (table,) = re.findall(rf"<caption[^>]*>{caption}</caption>.*?<tbody>(.*?)</tbody>", html, re.DOTALL)
-    rows = re.findall(r"<tr>(.*?)</tr>", table, re.DOTALL)
-    return [[re.sub("<.*?>", "", cell) for cell in re.findall(r"<t[hd].*?</t[hd]>", row)] for row in rows]
+def macro(name: str, *values: Any, **more: Any) -> str:
+    """Return what one of the template's macros makes."""
+    source = (page.FOLDER / "page.html.j2").read_text(encoding="utf-8")
+    macros = source[: source.index("{%- set titles")]
+    return str(getattr(page.template().environment.from_string(macros).module, name)(*values, **more))
 
 
 def test_provenance_is_added_up_run_by_run(tmp_path):
@@ -52,34 +51,35 @@ def test_provenance_is_added_up_run_by_run(tmp_path):
             "report": record(100, 100),
         },
     )
-    html = report.runs(tmp_path)
-    run, rest = cells(html, "Run by run")
+    found = page.provenance(tmp_path)
+    run, rest = [[str(value) for value in row] for row in found["runs"]]
     assert run == [RUN, "5", "10.0", "2.0", "7.0", "1.0", "1000", "700", "3000", "cpu, cuda"]
     assert rest == ["all else", "3", "–", "–", "–", "–", "–", "90", "–", "cpu"]
-    jobs = cells(html, "Provenance")
+    jobs = found["jobs"]
     assert len(jobs) == 8 and jobs[0][0] == "claims/claims" and jobs[0][-1] == "0123456789"
-    assert "8 jobs, 0.4 minutes" in html and "commit 0123456789." in html
+    assert found["minutes"] == pytest.approx(26 / 60) and found["commits"] == "0123456789"
 
 
 def test_code_that_was_changed_is_said(tmp_path):
     changed = {"git": {"commit": "0123456789abcdef", "dirty": True}}
     write(tmp_path, {f"{RUN}/training": record(1, 1, **changed), "claims/claims": record(1, 1)})
-    assert "0123456789, 0123456789 + changes" in report.runs(tmp_path)
+    assert page.provenance(tmp_path)["commits"] == "0123456789, 0123456789 + changes"
 
 
 def test_table_has_a_caption_headings_and_a_name_for_its_box():
-    html = page.table("Verdicts & more", ["claim", "verdict"], [["1. <b>", page.Raw("<em>yes</em>")], ["2", None]])
+    said = page.verdict("em", "not supported", "<yes>")
+    html = macro("table", "Verdicts & more", ["claim", "verdict"], [["1. <b>", said], ["2", None]])
     assert '<caption id="table-verdicts-more">Verdicts &amp; more</caption>' in html
     assert 'aria-labelledby="table-verdicts-more"' in html and 'tabindex="0"' in html
     assert html.count('scope="col"') == 2 and html.count('scope="row"') == 2
-    assert "1. &lt;b&gt;" in html and "<em>yes</em>" in html and "None" not in html
+    assert "1. &lt;b&gt;" in html and '<em class="not-supported">&lt;yes&gt;</em>' in html and "None" not in html
 
 
 def test_stacked_table_says_the_heading_in_every_cell_and_stays_a_table():
-    html = page.table("Verdicts", ["claim", "verdict"], [["1", "yes"], ["2", "no"]], stacked=True)
+    html = macro("table", "Verdicts", ["claim", "verdict"], [["1", "yes"], ["2", "no"]], stacked=True)
     assert 'class="wide stacked"' in html and html.count('role="row"') == 2
     assert '<td role="cell" data-head="verdict">yes</td>' in html and '<table role="table">' in html
-    assert page.table("Rows", ["a", "b"], [["1", "2"]]).count("data-head") == 0
+    assert macro("table", "Rows", ["a", "b"], [["1", "2"]]).count("data-head") == 0
 
 
 @pytest.mark.parametrize(("width", "dpi"), [(7.0, 200), (3.85, 200), (7.0, 150)])
@@ -88,15 +88,11 @@ def test_figures_are_shown_at_one_scale(tmp_path, width, dpi):
     Figure(figsize=(width, 2)).savefig(image, dpi=dpi)
     csv.write_text("x\n1\n")
     assert page.inches(image) == pytest.approx(width, abs=0.01)
-    html = page.figure("a", image, "A **b** `c`.", 'says "so"', csv, "snakemake a")
-    assert re.search(rf'style="--inches: {width:.2f}"', html) and 'alt="says &quot;so&quot;"' in html
-    assert '<a download="a.csv" href="data:text/csv;base64,' in html and "<code>snakemake a</code>" in html
-
-
-def test_page_opens_with_a_way_past_its_navigation():
-    html = page.page("A title", '<main id="main">body</main>')
-    assert html.index('href="#main"') < html.index('id="main"')
-    assert "@media print" in html and "prefers-color-scheme: dark" in html and "http" not in html
+    facts = {"caption": "A <b>.", "alt": 'says "so"'}
+    html = macro("figure", page.figure(tmp_path / "a.json", facts, " --configfile x.yaml"))
+    assert re.search(rf'style="--inches: {width:.2f}"', html) and 'alt="says &#34;so&#34;"' in html
+    assert '<a download="a.csv" href="data:text/csv;base64,' in html and "A &lt;b&gt;." in html
+    assert f"<code>snakemake --cores all {tmp_path.as_posix()}/a.json --configfile x.yaml</code>" in html
 
 
 def luminance(colour: str) -> float:
@@ -107,9 +103,15 @@ def luminance(colour: str) -> float:
 
 @pytest.mark.parametrize("place", [0, 1], ids=["light", "dark"])
 def test_all_text_has_contrast_on_both_grounds(place):
-    blocks = re.findall(r":root \{(.*?)\}", page.STYLE, re.DOTALL)
+    blocks = re.findall(r":root \{(.*?)\}", STYLE, re.DOTALL)
     colours = dict(re.findall(r"--(\w+): (#[0-9a-f]{6})", blocks[place]))
     for text in ("ink", "soft", "good", "bad", "open", "link"):
         for ground in ("paper", "box"):
             dark, light = sorted((luminance(colours[text]), luminance(colours[ground])))
             assert (light + 0.05) / (dark + 0.05) >= 4.5, (text, ground)
+
+
+def test_page_opens_with_a_way_past_its_navigation_and_needs_no_network():
+    source = (page.FOLDER / "page.html.j2").read_text(encoding="utf-8")
+    assert source.index('href="#main"') < source.index('id="main"') and "<script" not in source
+    assert "@media print" in STYLE and "prefers-color-scheme: dark" in STYLE and "http" not in source + STYLE

@@ -25,16 +25,21 @@ def scripts(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     package = tmp_path / "dnn_or_knn"
     package.mkdir()
     (package / "__init__.py").write_text("")
-    (package / "helper.py").write_text("def one(x):\n    from .deep import f\n    return f(x)\n")
+    (package / "helper.py").write_text(
+        "from .runtime import files\ndef one(x):\n    from .deep import f\n    return f(x)\n"
+    )
     (package / "deep.py").write_text("def f(x):\n    return x\n")
     (package / "unrelated.py").write_text("x = 1\n")
     (package / "registry.py").write_text("TABLE = {}\n")
+    (package / "runtime").mkdir()
+    (package / "runtime" / "__init__.py").write_text("")
+    (package / "runtime" / "files.py").write_text("SAID = 'gone'\n")
     (package / "kinds").mkdir()
     (package / "kinds" / "__init__.py").write_text("")
     (package / "kinds" / "one.py").write_text("from ..deep import f\nx: int = f(1)\n")
     (tmp_path / "stage.py").write_text(SOURCE)
     monkeypatch.setattr(code_digest, "SCRIPTS", tmp_path)
-    monkeypatch.setattr(code_digest, "NOT_CODE", {package / "registry.py"})
+    monkeypatch.setattr(code_digest, "NOT_CODE", {package / "registry.py", package / "runtime"})
     return tmp_path
 
 
@@ -52,6 +57,8 @@ def digest(*entries: str) -> str:
         ("stage.py", "2 * helper.one(x)", "(2   *\n        helper.one(x))"),
         ("dnn_or_knn/unrelated.py", "x = 1", "x = 2"),
         ("dnn_or_knn/registry.py", "{}", "{1: 2}"),
+        ("dnn_or_knn/runtime/files.py", "'gone'", "'missing'"),
+        ("dnn_or_knn/runtime/__init__.py", "", "import os\n"),
     ],
 )
 def test_looks_and_unrelated_modules_do_not_count(scripts: Path, file: str, old: str, new: str) -> None:
@@ -116,3 +123,15 @@ def test_each_stage_has_its_own_code() -> None:
         "dnn_or_knn/plan/configuration.py" not in files and "dnn_or_knn/plan/specifications.py" not in files
         for files in seen.values()
     )
+
+
+def test_how_jobs_run_leans_on_nothing_of_what_they_compute() -> None:
+    """Else code that changes results could hide from the digests behind it."""
+    for path in (code_digest.PACKAGE / "runtime").glob("*.py"):
+        outside = [file for file in code_digest._meaning(path)[1] if file.parent != path.parent]
+        assert set(outside) <= {code_digest.PACKAGE / "__init__.py"}, path.name
+
+
+def test_no_job_counts_how_it_runs_as_its_code() -> None:
+    for stage in code_digest.SCRIPTS.glob("*.py"):
+        assert not any("/runtime/" in name for name in code_digest.code_files(stage.name))

@@ -37,15 +37,30 @@ def test_it_says_what_was_read_and_made_independently_of_the_place(tmp_path: Pat
 def test_a_checkout_with_changed_or_new_code_is_dirty(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     scripts = tmp_path / "workflow" / "scripts"
     files.write_text(scripts / "train.py", "x = 1\n")
+    files.write_text(scripts / "dnn_or_knn" / "runtime" / "provenance.py", "")
+    files.write_text(tmp_path / "theirs.txt", "another project's\n")
     monkeypatch.setattr(provenance, "SCRIPTS", scripts)
-    provenance.git_state.cache_clear()
-    assert provenance.git_state() == {"commit": None, "dirty": None}
+
+    def unknown(words: str) -> None:
+        provenance.git_state.cache_clear()
+        state = provenance.git_state()
+        assert (state["commit"], state["dirty"]) == (None, None) and words in state["reason"]
+
+    unknown("git knows no commit here")
 
     def git(*words: str) -> str:
         command = ["git", "-C", str(tmp_path), "-c", "user.name=x", "-c", "user.email=x@x", *words]
         return subprocess.run(command, check=True, capture_output=True, text=True).stdout.strip()
 
     git("init", "--quiet")
+    unknown("git knows no commit here")
+    # The code as an archive inside somebody's own repository, ignored there or not.
+    git("add", "theirs.txt")
+    git("commit", "--quiet", "--message", "theirs")
+    unknown("of the repository around the code does not hold it")
+    files.write_text(tmp_path / ".gitignore", "workflow/\n")
+    unknown("of the repository around the code does not hold it")
+    (tmp_path / ".gitignore").unlink()
     git("add", ".")
     git("commit", "--quiet", "--message", "x")
     states = []

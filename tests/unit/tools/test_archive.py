@@ -1,21 +1,21 @@
-"""verify.py names whatever does not fit; archive.py carries results over, whole, and refuses what it did not make."""
+"""`verify` names whatever does not fit; `pack` and `unpack` carry results over, whole, and refuses what it did not make."""
 
 from __future__ import annotations
 
 import argparse
 import io
-import json
 import shutil
+import subprocess
+import sys
 import tarfile
 from collections.abc import Callable
-from pathlib import Path, PurePosixPath
-from types import SimpleNamespace
+from pathlib import Path
 
-import archive
 import pytest
-import verify
+from conftest import SCRIPTS
 from dnn_or_knn.runtime import code_digest, files, provenance
 from dnn_or_knn.runtime.errors import UserError
+from dnn_or_knn.tools import archive, verify
 
 RESULTS = Path("results/toy")
 RUN = RESULTS / "digits/mlp8/true-labels/seed0"
@@ -50,10 +50,7 @@ def here(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
         [RESULTS / "figures" / f"figure1.{kind}" for kind in ("pdf", "csv")],
         [fits],
     )
-    for path in archive.packed(RESULTS):
-        files.write_text(archive.record(path), json.dumps({"of": str(path)}))
-    for path in (RUN / "checkpoints", Path("results/other/report.html")):
-        files.write_text(archive.record(path), json.dumps({"of": str(path)}))
+    files.write_json(RESULTS / ".frozen.json", {"config": {}})
     return root
 
 
@@ -119,15 +116,11 @@ def test_whatever_does_not_fit_is_named(here: Path, path: Path, damage: Callable
 
 
 def test_results_travel_without_what_is_large(here: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    assert archive.pack(RESULTS, tmp_path / "toy.tar.gz") == 10
+    assert archive.pack(RESULTS, tmp_path / "toy.tar.gz") == 11
     before = {path: path.read_bytes() for path in archive.packed(RESULTS)}
     monkeypatch.chdir(tmp_path)
-    assert archive.unpack(tmp_path / "toy.tar.gz") == 10
+    assert archive.unpack(tmp_path / "toy.tar.gz") == 11
     assert {path: path.read_bytes() for path in archive.packed(RESULTS)} == before
-    assert all(
-        json.loads(archive.record(path).read_text()) == {"of": str(path)} for path in [*before, RUN / "checkpoints"]
-    )
-    assert len(list(archive.RECORDS.iterdir())) == 11
     assert found() == [] and not (RUN / "checkpoints").exists()
     assert sorted(path.name for path in Path("results").iterdir()) == ["toy"]
     with pytest.raises(UserError, match="results/toy exists already"):
@@ -147,17 +140,6 @@ def test_damaged_results_are_not_packed(here: Path, tmp_path: Path) -> None:
 def test_only_an_experiment_is_packed(here: Path, tmp_path: Path, name: str) -> None:
     with pytest.raises(UserError, match="is not an experiment's folder below results/"):
         archive.pack(Path(name), tmp_path / "toy.tar.gz")
-
-
-def test_a_long_name_has_its_record_where_snakemake_looks() -> None:
-    from snakemake.persistence.file import FilePersistence
-
-    stub = SimpleNamespace(_fetch_max_len=lambda folder: 255)
-    for length in (10, 180, 190, 191, 200, 390, 600):
-        name = "results/" + "x" * length
-        path = archive.record(Path(name))
-        assert str(path) == FilePersistence._record_path(stub, str(archive.RECORDS), name)
-        assert str(archive.of_record(path)) == name
 
 
 def member(name: str, kind: bytes = tarfile.REGTYPE, *, link: str = "", content: bytes = b"", size: int = -1) -> tuple:
@@ -181,17 +163,9 @@ EVIL = {
     "two experiments": ([member("results/toy/x"), member("results/other/x")], "one experiment's results"),
     "nothing": ([], "one experiment's results"),
     "no provenance": ([member("results/toy/x")], "it holds no provenance"),
-    "the record of another file": (
-        [member("results/toy/x"), member(archive.record(Path("results/paper/report.html")).as_posix())],
-        "no record of a file of results/toy",
-    ),
-    "what is no record": (
+    "a record of Snakemake's": (
         [member("results/toy/x"), member(".snakemake/metadata/x")],
-        "no record of a file of results/toy",
-    ),
-    "a record that climbs": (
-        [member("results/toy/x"), member(archive.record(PurePosixPath("results/toy/../paper/x")).as_posix())],
-        "no record of a file of results/toy",
+        "no plain file below results/",
     ),
     "more than the disk holds": ([member("results/toy/x", size=2**55)], "the disk has less free"),
 }
@@ -231,3 +205,22 @@ def test_a_damaged_archive_leaves_nothing(
     with pytest.raises(UserError, match=r"could not be unpacked|does not exist|is damaged"):
         archive.unpack(path)
     assert [path for path in (tmp_path / "checkout").rglob("*") if path.name != "results"] == []
+
+
+@pytest.mark.parametrize(
+    ("words", "said"),
+    [(["verfiy"], "no subcommand 'verfiy' (did you mean 'verify'?)"), (["unpack", "none"], "none does")],
+)
+def test_the_tool_names_what_is_wrong_in_one_sentence(words: list[str], said: str, tmp_path: Path) -> None:
+    done = subprocess.run(
+        [sys.executable, SCRIPTS / "results.py", *words], cwd=tmp_path, capture_output=True, text=True, check=False
+    )
+    assert done.returncode == 1 and done.stderr.startswith("error: ") and said in done.stderr
+    assert "Traceback" not in done.stderr
+
+
+@pytest.mark.parametrize("command", ["", "verdicts", "why", "verify", "pack", "unpack", "disk"])
+def test_every_subcommand_explains_itself(command: str) -> None:
+    words = [sys.executable, SCRIPTS / "results.py", *filter(None, [command])]
+    done = subprocess.run([*words, "--help"], capture_output=True, text=True, check=False)
+    assert f"results.py {command or 'verdicts'}" in done.stdout + done.stderr

@@ -23,9 +23,10 @@ import pytest
 import torch
 import train
 from conftest import SCRIPTS
+from dnn_or_knn import numerics
 from dnn_or_knn.networks.build import create
 from dnn_or_knn.networks.input import standardize
-from dnn_or_knn.runtime import command_line, devices, files, progress, resume
+from dnn_or_knn.runtime import command_line, files, progress, resume
 from dnn_or_knn.runtime.errors import Interrupted, UserError
 from dnn_or_knn.seeds import generator
 from dnn_or_knn.training import augmentation, losses, run
@@ -142,7 +143,7 @@ def test_the_fast_loop_is_the_plain_loop(network, changes):
             for _ in range(steps):
                 trainer.advance()
             trainer.close()
-            plain = plain_loop(network, wanted, steps, seed, devices.dtype(precision))
+            plain = plain_loop(network, wanted, steps, seed, numerics.dtype(precision))
             found.append(distance(trainer.weights(), plain))
             assert distance(start, plain) > 1e-2
         assert sorted(found)[len(found) // 2] < bound
@@ -161,7 +162,7 @@ on_a_gpu = pytest.mark.skipif(not torch.cuda.is_available(), reason="needs a CUD
 
 def gpu_trainer(network: dict[str, Any], precision: str = "float32", **changes: Any) -> Trainer:
     device = torch.device("cuda")
-    devices.set_precision(precision, device)
+    numerics.set_precision(precision, device)
     built = create(network, channels=3, size=SIZE, classes=CLASSES, seed=3)
     data = Images(*(tensor.to(device) for tensor in pictures()))
     return Trainer(built, settings_of(**changes), data, seed=3, device=device, precision=precision)
@@ -245,7 +246,7 @@ def test_a_step_for_a_gpu_stays_there_and_asks_it_for_nothing(monkeypatch, netwo
     """
     monkeypatch.setattr(torch.cuda.amp.common, "amp_definitely_not_available", lambda: False)
     monkeypatch.setattr(torch.cuda, "is_bf16_supported", lambda **_: True)
-    device, dtype = torch.device("cuda", 0), devices.dtype(precision)
+    device, dtype = torch.device("cuda", 0), numerics.dtype(precision)
     net = create(network, channels=3, size=SIZE, classes=CLASSES, dtype=dtype)
 
     def fake(tensor: torch.Tensor) -> torch.Tensor:

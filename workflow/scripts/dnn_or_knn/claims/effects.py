@@ -15,14 +15,22 @@ import numpy as np
 
 from ..measures import tables
 from ..seeds import generator
+from .words import INCONCLUSIVE, NOT_SUPPORTED, SUPPORTED, TOO_SMALL, wanted
 
-SUPPORTED, NOT_SUPPORTED, INCONCLUSIVE = "supported", "not supported", "inconclusive"
 #: Draws over seeds and replicates where there are several seeds.
 DRAWS = 2000
 
 
 class Untold(Exception):
-    """Why an effect cannot be told: a run is missing, or never memorized."""
+    """Why an effect cannot be told: a run or a probe is missing."""
+
+    verdict = INCONCLUSIVE
+
+
+class TooSmall(Untold):
+    """Why no measure of this experiment could tell an effect: too few layers or steps, or data that are too easy."""
+
+    verdict = TOO_SMALL
 
 
 class Run(NamedTuple):
@@ -65,18 +73,18 @@ class Data:
         return Curve(steps, self.measures[measure][rows])
 
     def step(self, run: Run, seed: int, milestone: str = "memorization_step") -> int:
-        """Return the first step at which a run reached a milestone; raise `Untold` if it never did."""
+        """Return the first step at which a run reached a milestone; raise `TooSmall` if it never did."""
         step = self.runs[run, seed][milestone]
         if step is None:
             share = "90 % train accuracy" if milestone == "step_90" else "memorization"
-            raise Untold(f"no {share} reached in {run} seed {seed}")
+            raise TooSmall(f"no {share} reached in {run} seed {seed}")
         return step
 
     def overfitted(self, run: Run, seed: int, least: float) -> None:
-        """Raise `Untold` if a run's final train accuracy exceeds its test accuracy by less than `least`."""
+        """Raise `TooSmall` if a run's final train accuracy exceeds its test accuracy by less than `least`."""
         facts = self.runs[run, seed]
         if facts["final_train_accuracy"] - facts["final_test_accuracy"] < least:
-            raise Untold(f"no overfitting in {run} seed {seed}: test accuracy {facts['final_test_accuracy']:.3f}")
+            raise TooSmall(f"no overfitting in {run} seed {seed}: test accuracy {facts['final_test_accuracy']:.3f}")
 
 
 def read(folder: str | Path) -> Data:
@@ -134,6 +142,23 @@ class Effect:
     note: str = ""
     seeds: int = 0
 
+    @property
+    def margin(self) -> float:
+        """By how much the value is on the supporting side of the threshold, in its own unit; needs a value."""
+        value = float("nan") if self.value is None else self.value
+        if self.relation == "within":
+            return self.threshold - abs(value)
+        return value - self.threshold if self.relation == "above" else self.threshold - value
+
+    @property
+    def said(self) -> str:
+        """The effect with its numbers in one line, or what hinders it."""
+        if self.value is None:
+            return self.note
+        crosses = ", the interval crosses" if self.verdict == INCONCLUSIVE else ""
+        numbers = f"{self.value:.3g} ({self.low:.3g} … {self.high:.3g})"
+        return f"{self.part}: {self.cell}: {numbers}, {wanted(self.relation, self.threshold)} wanted{crosses}"
+
 
 def estimate(
     rule: Effect, data: Data, runs: list[Run], function: Callable[[int], tuple[np.ndarray, str]], confidence: float
@@ -152,7 +177,7 @@ def estimate(
     try:
         found = [function(seed) for seed in seeds]
     except Untold as reason:
-        return replace(rule, note=str(reason), seeds=len(seeds))
+        return replace(rule, note=str(reason), verdict=reason.verdict, seeds=len(seeds))
     values = np.array([values for values, _ in found])
     if values.shape[1] < 2:
         return replace(rule, note="no interval: the measures have no bootstrap replicates", seeds=len(seeds))

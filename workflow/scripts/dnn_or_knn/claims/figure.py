@@ -15,10 +15,8 @@ from matplotlib.lines import Line2D
 from matplotlib.textpath import TextPath
 
 from ..figures.style import new_figure
-from .effects import INCONCLUSIVE, NOT_SUPPORTED, SUPPORTED
+from .words import INCONCLUSIVE, TOO_SMALL, VERDICTS
 
-#: verdict → colour and marker; the markers differ in shape and filling, for grey print.
-MARKS = {SUPPORTED: ("#1b6e3c", "o"), NOT_SUPPORTED: ("#b3261e", "X"), INCONCLUSIVE: ("#6b6b6b", "o")}
 SUPPORTS = "#e7f1e9"
 #: Heights in inches: of a row, of a line of a title, of an axis' numbers and the space below them, of the legend.
 ROW, LINE, TICKS, LEGEND = 0.135, 0.125, 0.27, 0.25
@@ -122,7 +120,7 @@ def _panel(ax: Axes, panel: Panel) -> None:
 
 
 def _effect(ax: Axes, place: int, effect: dict[str, Any]) -> None:
-    colour, marker = MARKS[effect["verdict"]]
+    colour, marker = VERDICTS[effect["verdict"]][:2]
     gid = f"{effect['claim']}|{effect['part']}|{effect['cell']}"
     if effect["value"] is None:
         ax.text(
@@ -133,7 +131,7 @@ def _effect(ax: Axes, place: int, effect: dict[str, Any]) -> None:
             fontsize=SIZE,
             ha="center",
             va="center_baseline",
-            color=MARKS[INCONCLUSIVE][0],
+            color=VERDICTS[effect["verdict"]].colour,
             bbox={"facecolor": "white", "edgecolor": "none", "pad": 0.3, "alpha": 0.8},
         )
         return
@@ -198,21 +196,16 @@ def wrapped(text: str, size: float, width: float, weight: str = "normal") -> lis
     return lines
 
 
-def _legend(figure: Figure) -> None:
-    handles = [
-        Line2D(
-            [],
-            [],
-            color=c,
-            marker=m,
-            markerfacecolor="white" if v == INCONCLUSIVE else c,
-            linewidth=1.2,
-            markersize=4.2,
-            label=v,
-        )
-        for v, (c, m) in MARKS.items()
+def handles(linewidth: float, markersize: float) -> list[Line2D]:
+    """Return the entries of a legend for the verdicts; what is too small has no number, so no mark."""
+    shown = {verdict: look for verdict, look in VERDICTS.items() if verdict != TOO_SMALL}
+    size: dict[str, Any] = {"linewidth": linewidth, "markersize": markersize}
+    return [
+        Line2D([], [], color=c, marker=m, markerfacecolor="white" if v == INCONCLUSIVE else c, label=v, **size)
+        for v, (c, m, _) in shown.items()
     ]
-    handles.append(
-        Line2D([], [], color="#333333", linewidth=0.8, dashes=(3, 2), label="threshold, its supporting side shaded")
-    )
-    figure.legend(handles=handles, loc="upper center", ncols=4, fontsize=SIZE, borderaxespad=0.2)
+
+
+def _legend(figure: Figure) -> None:
+    limit = Line2D([], [], color="#333333", linewidth=0.8, dashes=(3, 2), label="threshold, its supporting side shaded")
+    figure.legend(handles=[*handles(1.2, 4.2), limit], loc="upper center", ncols=4, fontsize=SIZE, borderaxespad=0.2)

@@ -17,8 +17,9 @@ from typing import Any
 
 import numpy as np
 
-from .effects import INCONCLUSIVE, NOT_SUPPORTED, SUPPORTED, Effect, Run, Untold
-from .study import ROLES, THRESHOLDS, Finding, Parting, Study, half_depth, kept_to, last_quarter, line_rise, parting
+from .effects import Effect, Run, TooSmall
+from .study import ROLES, Depth, Finding, Parting, Study, half_depth, kept_to, last_quarter, line_rise, parting
+from .words import INCONCLUSIVE, NOT_SUPPORTED, RANK, SUPPORTED
 
 #: A curve of logarithms that moves less than this along all steps stands still.
 STILL = 1e-9
@@ -34,12 +35,12 @@ def same_accuracy(study: Study) -> Iterator[Effect]:
             where = (1, "spread of test accuracies", f"{dataset}, {run.architecture}")
             yield study.effect(where, [run], partial(_spread, study, run), "below", "same_accuracy", "accuracy")
         if len(runs) > 1:
-            where = (1, "the deepest network's spread less the best of the others'", dataset)
+            where = (1, "the deepest network's median spread less the best of the others'", dataset)
             yield study.effect(where, runs, partial(_excess, study, runs), "below", "closest", "accuracy")
 
 
-def _spread(study: Study, run: Run, seed: int) -> Finding:
-    """Return the distance between the best and the worst of the four test accuracies that the counted steps keep to."""
+def _spreads(study: Study, run: Run, seed: int) -> tuple[np.ndarray, str]:
+    """Return the distance between the best and the worst of the four test accuracies at each counted step, (S, 1 + B)."""
     models = ["dnn", *map(study.probe, ROLES)]
     curves = [study.data.curve(run, seed, "test", model, "accuracy") for model in models]
     counted = study.trained(run, seed)
@@ -48,16 +49,22 @@ def _spread(study: Study, run: Run, seed: int) -> Finding:
     widest = int(spread[:, 0].argmax())
     high, low = int(values[:, widest, 0].argmax()), int(values[:, widest, 0].argmin())
     within = int((spread[:, 0] < study["same_accuracy"]).sum())
-    return kept_to(spread, study["step_share"]), (
+    return spread, (
         f"{within} of {len(spread)} steps within; widest at step {curves[0].steps[counted][widest]}: {models[high]} "
         f"{values[high, widest, 0]:.3f}, {models[low]} {values[low, widest, 0]:.3f}"
     )
 
 
+def _spread(study: Study, run: Run, seed: int) -> Finding:
+    spread, note = _spreads(study, run, seed)
+    return kept_to(spread, study["step_share"]), note
+
+
 def _excess(study: Study, runs: list[Run], seed: int) -> Finding:
-    """Return by how much the spread of the last network exceeds the smallest of the others'."""
-    *others, deepest = (_spread(study, run, seed)[0] for run in runs)
-    return deepest - np.min(others, axis=0), ""
+    """Return by how much the median spread of the last network exceeds the smallest of the others'."""
+    medians = [np.median(_spreads(study, run, seed)[0], axis=0) for run in runs]
+    said = ", ".join(f"{run.architecture} {median[0]:.4f}" for run, median in zip(runs, medians, strict=True))
+    return medians[-1] - np.min(medians[:-1], axis=0), said
 
 
 # Claim 2.
@@ -70,8 +77,8 @@ def same_answers(study: Study) -> Iterator[Effect]:
         for run in runs:
             cell = f"{dataset}, {run.architecture}"
             for role in ROLES:
-                where = (2, "P_SAME on test", f"{cell}, {role}")
-                yield study.effect(where, [run], partial(_p_same_level, study, run, role), "above", "alike", "P_SAME")
+                where = (2, "P_SAME on test beyond what is asked", f"{cell}, {role}")
+                yield study.effect(where, [run], partial(_p_same_level, study, run, role), "above", 0.0, "P_SAME")
             where = (2, "rise of k-NN's P_SAME over training", cell)
             yield study.effect(where, [run], partial(_p_same_rise, study, run), "above", "rising", "P_SAME")
         for pair in pairwise(runs):
@@ -81,13 +88,14 @@ def same_answers(study: Study) -> Iterator[Effect]:
 
 
 def _p_same_level(study: Study, run: Run, role: str, seed: int) -> Finding:
-    """Return the P_SAME that the counted steps keep above."""
-    curve = study.data.curve(run, seed, "test", study.probe(role), "p_same")
+    """Return the excess of P_SAME over what likeness asks that the counted steps keep above."""
     counted = study.trained(run, seed)
-    steps, values = curve.steps[counted], curve.values[counted]
-    lowest = int(values[:, 0].argmin())
-    note = f"lowest {values[lowest, 0]:.3f} at step {steps[lowest]}, last {values[-1, 0]:.3f}"
-    return -kept_to(-values, study["step_share"]), note
+    same = study.data.curve(run, seed, "test", study.probe(role), "p_same").values[counted]
+    steps, excess = (part[counted] for part in study.excess(run, seed, role, "test"))
+    lowest = int(excess[:, 0].argmin())
+    asked = same[lowest, 0] - excess[lowest, 0]
+    note = f"lowest {same[lowest, 0]:.3f} of {asked:.3f} asked, at step {steps[lowest]}; last {same[-1, 0]:.3f}"
+    return -kept_to(-excess, study["step_share"]), note
 
 
 def _p_same_rise(study: Study, run: Run, seed: int) -> Finding:
@@ -98,15 +106,15 @@ def _p_same_rise(study: Study, run: Run, seed: int) -> Finding:
 
 
 def _p_same_depth(study: Study, runs: tuple[Run, Run], seed: int) -> Finding:
-    """Return the mean difference of k-NN's P_SAME between two networks over the steps at which both are trained."""
+    """Return the median difference of k-NN's P_SAME between two networks over the steps at which both are trained."""
     curves = [study.data.curve(run, seed, "test", study.probe("knn"), "p_same") for run in runs]
     counted = [curve.steps[study.trained(run, seed)] for curve, run in zip(curves, runs, strict=True)]
     common = np.intersect1d(*counted)
     if not len(common):
-        raise Untold("no step at which both networks are trained")
+        raise TooSmall("no step at which both networks are trained")
     shallow, deep = (curve.values[np.isin(curve.steps, common)] for curve in curves)
     above = int((deep[:, 0] > shallow[:, 0]).sum())
-    return (deep - shallow).mean(axis=0), f"above at {above} of {len(common)} steps"
+    return np.median(deep - shallow, axis=0), f"above at {above} of {len(common)} steps"
 
 
 # Claims 3 and 4: layers.
@@ -139,7 +147,7 @@ def _layer_drop(study: Study, run: Run, role: str, seed: int) -> Finding:
 
 
 def _generalization_depth(study: Study, run: Run, role: str, seed: int) -> Finding:
-    return half_depth(study.layers(run, seed, role, "test")[1], study["layer_rise"]), ""
+    return half_depth(study, run, seed, role, "test", study["layer_rise"]).told(study["gradual_depth"])
 
 
 def late_memorization(study: Study) -> Iterator[Effect]:
@@ -157,13 +165,16 @@ def late_memorization(study: Study) -> Iterator[Effect]:
 
 def _memorization_depth(study: Study, random: Run, role: str, seed: int) -> Finding:
     study.data.step(random, seed)
-    return half_depth(study.layers(random, seed, role, "train")[1], study["memorized_rise"]), ""
+    return half_depth(study, random, seed, role, "train", study["memorized_rise"]).told(study["last_layers"])
 
 
 def _memorization_later(study: Study, true: Run, random: Run, role: str, seed: int) -> Finding:
-    found, _ = _memorization_depth(study, random, role, seed)
-    against = half_depth(study.layers(true, seed, role, "train")[1], study["layer_rise"])
-    return found - against, f"{found[0]:.2f} against {against[0]:.2f} with true labels"
+    study.data.step(random, seed)
+    late = half_depth(study, random, seed, role, "train", study["memorized_rise"])
+    early = half_depth(study, true, seed, role, "train", study["layer_rise"])
+    where = f"{late.where}, with true labels {early.where}"
+    apart = Depth(late.values - early.values, late.low - early.high, late.high - early.low, where)
+    return apart.told(study["later"])
 
 
 # Claims 5, 6, 7: curves of D_KL.
@@ -178,12 +189,14 @@ def common_trend(study: Study) -> Iterator[Effect]:
             yield study.effect(where, [run], partial(_correlation, study, run, role), "above", "correlation", "")
             where = (5, "largest movement in opposite directions", f"{dataset}, {role}")
             yield study.effect(where, [run], partial(_opposite, study, run, role), "below", "opposite", "factor")
+            where = (5, "parted over the last half", f"{dataset}, {role}")
+            yield study.effect(where, [run], partial(_last_half, study, run, role), "within", "parted", "share")
 
 
 def _logarithms(study: Study, run: Run, role: str, seed: int) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
     steps, train, test = study.divergences(run, seed, role)
     if len(steps) < 3:
-        raise Untold(f"{run} seed {seed} has fewer than three evaluations after step 0")
+        raise TooSmall(f"{run} seed {seed} has fewer than three evaluations after step 0")
     return steps, np.log(train + study["negligible_kl"]), np.log(test + study["negligible_kl"])
 
 
@@ -213,6 +226,11 @@ def _opposite(study: Study, run: Run, role: str, seed: int) -> Finding:
     return np.exp(largest), where
 
 
+def _last_half(study: Study, run: Run, role: str, seed: int) -> Finding:
+    steps, train, test = study.divergences(run, seed, role)
+    return _share(study, train[len(steps) // 2 :], test[len(steps) // 2 :])
+
+
 def parting_at_memorization(study: Study) -> Iterator[Effect]:
     """Claim 6: with random labels the curves match until memorization; then train goes to 0, test to a constant."""
     for dataset in study.datasets:
@@ -226,9 +244,9 @@ def parting_at_memorization(study: Study) -> Iterator[Effect]:
         where = (6, "change of test D_KL at the end", cell)
         yield study.effect(where, [run], partial(_change_at_the_end, look), "within", "constant", "share")
         for role in ("svm", "lr"):
-            growth = partial(_growth, partial(parting, study, run, role, "memorization_step"))
-            where = (6, "growth of test − train D_KL", f"{dataset}, {role}")
-            yield study.effect(where, [run], growth, "above", "parting", "nats", decides=False)
+            growth = partial(_growth, study, partial(parting, study, run, role, "memorization_step"))
+            where = (6, "growth of test − train D_KL, of test", f"{dataset}, {role}")
+            yield study.effect(where, [run], growth, "above", "parting", "share", decides=False)
 
 
 def parting_under_overfitting(study: Study) -> Iterator[Effect]:
@@ -254,34 +272,33 @@ Look = Callable[[int], Parting]
 def _matching_then_parted(study: Study, claim: int, cell: str, run: Run, look: Look) -> Iterator[Effect]:
     """Yield what claims 6 and 7 share: the curves match before the step, and are parted after it."""
     where = (claim, "parted before memorization", cell)
-    yield study.effect(where, [run], partial(_share_before, look), "within", "parted", "share")
+    yield study.effect(where, [run], partial(_share_at, study, look, False), "within", "parted", "share")
     where = (claim, "parted after memorization", cell)
-    yield study.effect(where, [run], partial(_share_after, look), "above", "parted", "share")
-    where = (claim, "growth of test − train D_KL", cell)
-    yield study.effect(where, [run], partial(_growth, look), "above", "parting", "nats")
+    yield study.effect(where, [run], partial(_share_at, study, look, True), "above", "parted", "share")
+    where = (claim, "growth of test − train D_KL, of test", cell)
+    yield study.effect(where, [run], partial(_growth, study, look), "above", "parting", "share")
 
 
-def _share(train: np.ndarray, test: np.ndarray) -> Finding:
+def _share(study: Study, train: np.ndarray, test: np.ndarray) -> Finding:
     """Return by which share of test D_KL the train D_KL lies below it, the median over evaluations: 1 is parted."""
-    return np.median(1 - train / np.maximum(test, 1e-12), axis=0), f"{len(train)} evaluations"
+    return np.median(study.share(train, test), axis=0), f"{len(train)} evaluations"
 
 
-def _share_before(look: Look, seed: int) -> Finding:
-    curves = look(seed)
-    return _share(curves.train_before, curves.test_before)
+def _share_at(study: Study, look: Look, after: bool, seed: int) -> Finding:
+    _, *before_after = look(seed)
+    return _share(study, *before_after[2:] if after else before_after[:2])
 
 
-def _share_after(look: Look, seed: int) -> Finding:
-    curves = look(seed)
-    return _share(curves.train_after, curves.test_after)
+def _growth(study: Study, look: Look, seed: int) -> Finding:
+    """Return how much the distance of test from train D_KL grew at the step, as a share of test D_KL after it.
 
-
-def _growth(look: Look, seed: int) -> Finding:
-    """Return how much the distance of test from train D_KL, the median over evaluations, grew at the step, in nats."""
+    Medians over evaluations. Curves that fall together at one distance part in their share alone, not in this.
+    """
     curves = look(seed)
     before = np.median(curves.test_before - curves.train_before, axis=0)
     after = np.median(curves.test_after - curves.train_after, axis=0)
-    return after - before, f"from {before[0]:.3f} to {after[0]:.3f} at step {curves.step}"
+    level = np.median(curves.test_after, axis=0) + study["negligible_kl"]
+    return (after - before) / level, f"from {before[0]:.3f} to {after[0]:.3f} nats at step {curves.step}"
 
 
 def _vanish(look: Look, seed: int) -> Finding:
@@ -322,33 +339,33 @@ def who_is_like_the_network(study: Study) -> Iterator[Effect]:
             run = study.run(dataset, kind)
             for role in ("svm", "lr", "knn") if kind == "true" else ("svm", "lr"):
                 for split in ("train", "test"):
-                    where = (8, "P_SAME at the end", f"{dataset}, {kind}, {role}, {split}")
+                    where = (8, "P_SAME at the end beyond what is asked", f"{dataset}, {kind}, {role}, {split}")
                     alike = partial(_alike, study, run, kind, role, split)
-                    yield study.effect(where, [run], alike, "above", "alike", "P_SAME")
+                    yield study.effect(where, [run], alike, "above", 0.0, "P_SAME")
             if kind != "true":
                 where = (8, "P_SAME on test, linear probes − k-NN", f"{dataset}, {kind}")
-                unlike = partial(_unlike, study, run, kind, "p_same", -1)
+                unlike = partial(_unlike, study, run, "p_same", -1)
                 yield study.effect(where, [run], unlike, "above", "unlike", "P_SAME")
                 where = (8, "D_KL on test, k-NN − linear probes", f"{dataset}, {kind}")
-                unlike = partial(_unlike, study, run, kind, study.divergence, 1)
+                unlike = partial(_unlike, study, run, study.divergence, 1)
                 yield study.effect(where, [run], unlike, "above", "rising", "nats")
 
 
-def _at_the_end(study: Study, run: Run, kind: str, role: str, split: str, measure: str, seed: int) -> np.ndarray:
-    """Return a measure over the last quarter of the evaluations; raise `Untold` where memorization was not reached."""
+def _alike(study: Study, run: Run, kind: str, role: str, split: str, seed: int) -> Finding:
+    """Return the excess of P_SAME over what likeness asks; raise `TooSmall` where memorization was not reached."""
     if kind != "true":
         study.data.step(run, seed)
-    return last_quarter(study.data.curve(run, seed, split, study.probe(role), measure).values)
+    same = last_quarter(study.data.curve(run, seed, split, study.probe(role), "p_same").values)
+    excess = last_quarter(study.excess(run, seed, role, split).values)
+    return excess, f"{same[0]:.3f} of {same[0] - excess[0]:.3f} asked"
 
 
-def _alike(study: Study, run: Run, kind: str, role: str, split: str, seed: int) -> Finding:
-    return _at_the_end(study, run, kind, role, split, "p_same", seed), ""
-
-
-def _unlike(study: Study, run: Run, kind: str, measure: str, sign: int, seed: int) -> Finding:
-    """Return how much less than SVM and LR, on average, k-NN is like the network on test."""
+def _unlike(study: Study, run: Run, measure: str, sign: int, seed: int) -> Finding:
+    """Return how much less than SVM and LR, on average, k-NN is like the network on test at the end."""
+    study.data.step(run, seed)
     study.data.overfitted(run, seed, study["overfitted"])
-    values = {role: _at_the_end(study, run, kind, role, "test", measure, seed) for role in ROLES}
+    curves = {role: study.data.curve(run, seed, "test", study.probe(role), measure) for role in ROLES}
+    values = {role: last_quarter(curve.values) for role, curve in curves.items()}
     linear = (values["svm"] + values["lr"]) / 2
     return sign * (values["knn"] - linear), f"k-NN {values['knn'][0]:.3f}, linear probes {linear[0]:.3f}"
 
@@ -359,8 +376,8 @@ def _unlike(study: Study, run: Run, kind: str, measure: str, sign: int, seed: in
 def overfitting_alarm(study: Study) -> Iterator[Effect]:
     """Claim 9: an alarm on the parting of train and test D_KL(k-NN‖DNN) rings near memorization, else never."""
     for dataset in study.datasets:
-        run, where = study.run(dataset, "true"), (9, "highest alarm level, true labels (1 rings)", f"{dataset}, true")
-        yield study.effect(where, [run], partial(_alarm_peak, study, run), "below", 1.0, "level")
+        run, where = study.run(dataset, "true"), (9, "highest alarm level, true labels", f"{dataset}, true")
+        yield study.effect(where, [run], partial(_alarm_peak, study, run), "below", "parted", "share")
         for kind in ("random", "overfit"):
             run = study.run(dataset, kind)
             where = (9, "alarm after memorization", f"{dataset}, {kind}")
@@ -370,22 +387,20 @@ def overfitting_alarm(study: Study) -> Iterator[Effect]:
 
 
 def alarm_level(study: Study, run: Run, seed: int) -> tuple[np.ndarray, np.ndarray]:
-    """Return the alarm's level of k-NN's D_KL curves after step 0: it rings where the level reaches 1.
+    """Return the alarm's level of k-NN's D_KL curves after step 0: it rings where the level passes ``parted``.
 
-    At each evaluation: the smaller of test − train D_KL over ``alarm_gap`` and of its share of the test value over
-    ``parted``; then the smallest of the last ``alarm_persist`` evaluations, so that a single outlier rings nothing.
+    The level is the share of test D_KL by which train D_KL lies below it, the smallest of the last ``alarm_persist``
+    evaluations, so that a single outlier rings nothing.
 
     Returns
     -------
     steps (S,) and levels (S, 1 + B); S is the number of evaluations after step 0 less ``alarm_persist`` − 1.
     """
     steps, train, test = study.divergences(run, seed, "knn")
-    gap = test - train
-    level = np.minimum(gap / study["alarm_gap"], gap / np.maximum(test, 1e-12) / study["parted"])
     persist = study["alarm_persist"]
-    if len(level) < persist:
-        raise Untold(f"{run} seed {seed} has fewer than {persist} evaluations after step 0")
-    windows = np.lib.stride_tricks.sliding_window_view(level, persist, axis=0)
+    if len(steps) < persist:
+        raise TooSmall(f"{run} seed {seed} has fewer than {persist} evaluations after step 0")
+    windows = np.lib.stride_tricks.sliding_window_view(study.share(train, test), persist, axis=0)
     return steps[persist - 1 :], windows.min(axis=-1)
 
 
@@ -404,11 +419,12 @@ def _alarm_distance(study: Study, run: Run, seed: int) -> Finding:
     study.data.overfitted(run, seed, study["overfitted"])
     steps, level = alarm_level(study, run, seed)
     if steps[0] > (1 + study["alarm_near"]) * memorized:
-        raise Untold(f"{run} seed {seed} memorized before {study['alarm_persist']} evaluations could ring the alarm")
+        raise TooSmall(f"{run} seed {seed} memorized before {study['alarm_persist']} evaluations could ring the alarm")
     silent = steps[-1] + (steps[-1] - steps[-2] if len(steps) > 1 else steps[-1])
-    rings = np.where((level >= 1).any(axis=0), steps[(level >= 1).argmax(axis=0)], silent)
+    loud = level > study["parted"]
+    rings = np.where(loud.any(axis=0), steps[loud.argmax(axis=0)], silent)
     if rings[0] == silent and silent <= (1 + study["alarm_near"]) * memorized:
-        raise Untold(f"no alarm yet in {run} seed {seed}: the run ends soon after memorization")
+        raise TooSmall(f"no alarm yet in {run} seed {seed}: the run ends soon after memorization")
     note = "never rings" if rings[0] == silent else f"rings at step {rings[0]}"
     return (rings - memorized) / memorized, f"{note}, memorized at step {memorized}"
 
@@ -435,42 +451,48 @@ def judge(study: Study) -> list[dict[str, Any]]:
 def judge_one(claim: Claim, study: Study) -> dict[str, Any]:
     """Return one claim with its effects and its verdict, as plain values.
 
-    Supported: every deciding effect is. Not supported: at least one is not; its cells are under ``failing``.
-    Otherwise inconclusive, with the cells that cannot be told under ``untold``.
+    The verdict is the first in `words.VERDICTS` that a deciding effect has. Not supported: the cells are under
+    ``failing``. Too small or inconclusive: those that cannot be told are under ``untold``. ``decided`` gives the numbers of
+    the one effect of that verdict that lies lowest, counted from its threshold in widths of its interval.
     """
     effects = list(claim.effects(study))
     deciding = [effect for effect in effects if effect.decides]
     failing = [effect for effect in deciding if effect.verdict == NOT_SUPPORTED]
-    untold = [effect for effect in deciding if effect.verdict == INCONCLUSIVE]
-    verdict = NOT_SUPPORTED if failing else INCONCLUSIVE if untold or not deciding else SUPPORTED
+    untold = [effect for effect in deciding if effect.verdict not in (NOT_SUPPORTED, SUPPORTED)]
+    verdict = min((effect.verdict for effect in deciding), key=RANK.__getitem__, default=INCONCLUSIVE)
+    decisive = [effect for effect in deciding if effect.verdict == verdict]
     seeds = sorted({effect.seeds for effect in deciding if effect.seeds})
     return {
         "claim": claim.number,
         "title": claim.title,
         "statement": claim.statement,
-        "rule": claim.rule.format(**{name: _shown(study[name]) for name in THRESHOLDS}),
+        "rule": claim.rule.format(**{name: _shown(value) for name, value in study.thresholds.items()}),
         "verdict": verdict,
         "one_run": bool(seeds) and seeds[-1] == 1,
         "seeds": seeds,
         "interval": INTERVALS[0] if not seeds or seeds[-1] == 1 else INTERVALS[1] if seeds[0] > 1 else INTERVALS[2],
         "supported": sum(effect.verdict == SUPPORTED for effect in deciding),
         "deciding": len(deciding),
+        "decided": min(decisive, key=_certainty).said if decisive else "no deciding effect",
         "failing": [f"{effect.part}: {effect.cell}" for effect in failing],
         "untold": [f"{effect.part}: {effect.cell}" for effect in untold],
-        "reasons": _reasons(failing or untold),
+        "reasons": _reasons(failing or sorted(untold, key=lambda effect: RANK[effect.verdict])),
         "effects": [asdict(effect) for effect in effects],
     }
 
 
+def _certainty(effect: Effect) -> float:
+    """Return how far an effect is on the supporting side of its threshold, in widths of its interval."""
+    if effect.value is None or effect.low is None or effect.high is None:
+        return -np.inf
+    return effect.margin / max(effect.high - effect.low, 1e-12)
+
+
 def _reasons(effects: list[Effect]) -> list[str]:
-    """Return why a claim is not supported or cannot be told: the cells, or what hinders the effects, each once."""
-    cells = [
-        f"{effect.part}: {effect.cell}" + (" (the interval crosses)" if effect.verdict == INCONCLUSIVE else "")
-        for effect in effects
-        if effect.value is not None
-    ]
-    notes = Counter(effect.note for effect in effects if effect.value is None)
-    return cells + [f"{note} ({count} effects)" if count > 1 else note for note, count in notes.items()]
+    """Return why a claim is not supported or cannot be told: cells with numbers, or what hinders them, each once."""
+    hindered = Counter(effect.said for effect in effects if effect.value is None)
+    notes = [f"{said} ({count} effects)" if count > 1 else said for said, count in hindered.items()]
+    return [effect.said for effect in effects if effect.value is not None] + notes
 
 
 def _shown(value: Any) -> str:
@@ -490,7 +512,7 @@ CLAIMS = (
         "In every architecture × data set cell k-NN, SVM and LR on the embedding have the same test accuracy as each "
         "other and as the DNN; the correspondence is closest for the deeper networks.",
         "In every cell the spread of the four test accuracies keeps below {same_accuracy} at a share of {step_share} of the "
-        "trained steps, and the deepest network's exceeds the best of the others' by less than {closest}.",
+        "trained steps, and the deepest network's median spread exceeds the best of the others' by less than {closest}.",
         same_accuracy,
     ),
     Claim(
@@ -498,8 +520,9 @@ CLAIMS = (
         "Same answers",
         "P_SAME of all three probes is very high, notably for the deeper networks; k-NN's rises during training and "
         "with depth.",
-        "In every cell P_SAME on test is above {alike} at a share of {step_share} of the trained steps; k-NN's line over all steps "
-        "after 0 rises; k-NN's P_SAME is higher for the deeper of each two neighbouring networks.",
+        "In every cell, at a share of {step_share} of the trained steps, P_SAME on test is more than half of the way from the "
+        "agreement of independent errors to 1, or above {alike}; k-NN's line over all steps after 0 rises; k-NN's P_SAME is "
+        "higher, in the median over steps, for the deeper of each two neighbouring networks.",
         same_answers,
     ),
     Claim(
@@ -523,7 +546,8 @@ CLAIMS = (
         "True labels: one trend",
         "With true labels train and test D_KL(M‖DNN) keep the same trend all through training, for each probe.",
         "For every probe the logarithms of the two curves correlate above {correlation}, and over no stretch of steps does "
-        "one rise and the other fall by a factor of {opposite}.",
+        "one rise and the other fall by a factor of {opposite}; over the last half train D_KL lies less than {parted} of test "
+        "D_KL away from it.",
         common_trend,
     ),
     Claim(
@@ -532,7 +556,7 @@ CLAIMS = (
         "With random labels they match only until memorization; then train D_KL(k-NN‖DNN) goes to 0 while the test "
         "value rises to a constant. For SVM and LR either outcome agrees with the paper.",
         "For k-NN: train D_KL less than {parted} of test D_KL away from it before memorization, more than that below after "
-        "it; their distance grows by more than {parting} nats; train ends below {vanished} of what it was before; test rises, and "
+        "it; their distance grows by more than {parting} of test D_KL; train ends below {vanished} of what it was before; test rises, and "
         "changes by less than {constant} of its mean at the end. SVM and LR are reported and decide nothing.",
         parting_at_memorization,
     ),
@@ -542,24 +566,24 @@ CLAIMS = (
         "Under enforced overfitting D_KL(k-NN‖DNN) of train and test keep their common trend until memorization and "
         "part there (CIFAR-100: at 90 % train accuracy); for MNIST and CIFAR-10 the test value rises slightly after it.",
         "Train D_KL less than {parted} of test D_KL away from it before, more than that below after; their distance grows by "
-        "more than {parting} nats; test D_KL rises after it (not asked of {early_parting}).",
+        "more than {parting} of test D_KL; test D_KL rises after it (not asked of {early_parting}).",
         parting_under_overfitting,
     ),
     Claim(
         8,
         "Like SVM and LR always, like k-NN only if it generalizes",
         "DNNs behave like SVM and LR on train and test whether or not the network generalizes; like k-NN only when it does.",
-        "At the end of training P_SAME of SVM and LR is above {alike} on train and test of the true, random and overfit runs, "
-        "k-NN's of the true run; on test of the random and overfit runs k-NN's is more than {unlike} lower than theirs, and "
-        "its D_KL higher.",
+        "The paper says this without a figure: it plots P_SAME on test of true-label runs alone. Read here as: at the end of "
+        "training P_SAME of SVM and LR is more than half of the way from the agreement of independent errors to 1, or above "
+        "{alike}, on train and test of the true, random and overfit runs, and k-NN's of the true run; on test of the random "
+        "and overfit runs k-NN's is more than {unlike} lower than theirs, and its D_KL higher.",
         who_is_like_the_network,
     ),
     Claim(
         9,
         "An alarm for overfitting",
         "The sudden parting of train and test D_KL(k-NN‖DNN) can serve as an indicator for overfitting.",
-        "The alarm (test − train D_KL above {alarm_gap} nats and above {parted} of the test value, {alarm_persist} evaluations in "
-        "a row) rings within {alarm_near} of the memorization step in random and overfit runs, and never in true-label runs.",
+        "The alarm (train D_KL more than {parted} of test D_KL below it, {alarm_persist} evaluations in a row) rings within {alarm_near} of the memorization step in random and overfit runs, and never in true-label runs.",
         overfitting_alarm,
     ),
 )

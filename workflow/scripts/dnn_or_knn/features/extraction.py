@@ -21,9 +21,10 @@ import numpy as np
 import torch
 from torch import nn
 
+from .. import numerics
 from ..networks.input import standardize
 from ..networks.parts import ProbePoint
-from ..runtime import devices, files
+from ..runtime import files
 from ..runtime.errors import UserError, nearest
 from ..runtime.progress import Progress, log
 
@@ -109,14 +110,14 @@ def forward_function(
     ----------
     names: probe points other than `input`.
     logits: whether the logits are computed too, of the same embedding.
-    precision: what `devices.set_precision` returned.
+    precision: what `numerics.set_precision` returned.
     """
     only_embedding = set(names) <= {"embedding"}
-    dtype = devices.dtype(precision)
+    dtype = numerics.dtype(precision)
 
     def forward(images: torch.Tensor) -> dict[str, torch.Tensor]:
         x = standardize(images, dtype)
-        with devices.autocast(precision, device):
+        with numerics.autocast(precision, device):
             pooled = {"embedding": network.embed(x)} if only_embedding else network.activations(x)  # type: ignore[operator]
         made = {name: pooled[name] for name in names}
         if logits:
@@ -188,7 +189,7 @@ def arithmetic(
     network, splits: as in `Job`, still on the CPU.
     spec: "batch_size", images at a time on a GPU (the CPU takes at most `CPU_BATCH`), and "compile", whether it may be.
     kept: evaluations of the whole run whose weights are kept.
-    device, precision: what `devices.resolve` and `devices.set_precision` returned.
+    device, precision: what `gpus.resolve` and `numerics.set_precision` returned.
     """
     cuda = device.type == "cuda"
     work = kept * sum(map(len, splits.values()))
@@ -204,7 +205,7 @@ def extract(job: Job, *, device: torch.device) -> dict[str, Any]:
 
     Parameters
     ----------
-    device: what `devices.resolve` returned.
+    device: what `gpus.resolve` returned.
 
     Returns
     -------
@@ -220,7 +221,7 @@ def extract(job: Job, *, device: torch.device) -> dict[str, Any]:
     if resumed:
         log.info("%d of %d evaluations were finished before", resumed, len(job.steps))
     precision = job.how["precision"]
-    network = job.network.to(device=device, dtype=devices.dtype(precision), memory_format=torch.channels_last)  # type: ignore[call-overload]
+    network = job.network.to(device=device, dtype=numerics.dtype(precision), memory_format=torch.channels_last)  # type: ignore[call-overload]
     network.eval().requires_grad_(False)
     forward = forward_function(
         network, [p.name for p in job.points if p.name != "input"], job.logits, device=device, precision=precision
@@ -231,7 +232,7 @@ def extract(job: Job, *, device: torch.device) -> dict[str, Any]:
     per_step = sum(map(len, splits.values()))
     with torch.no_grad(), ThreadPoolExecutor(1) as reader, ThreadPoolExecutor(1) as writer:
         if job.how["compiled"]:
-            forward = devices.compiled(forward, device, same_bits=True)
+            forward = numerics.compiled(forward, device, same_bits=True)
         progress = Progress("features", per_step * len(todo), "images")
         reading = reader.submit(_read, job, todo[0]) if todo else None
         writing: Future[dict[str, Any]] | None = None
@@ -329,7 +330,7 @@ def _read(job: Job, step: int) -> Any:
     try:
         return torch.load(job.checkpoints / name, map_location="cpu", weights_only=True)
     except (pickle.UnpicklingError, RuntimeError, EOFError) as error:
-        if devices.is_out_of_memory(error):
+        if numerics.is_out_of_memory(error):
             raise
         raise UserError(
             f"{job.checkpoints / name} holds something else than weights, and was not executed; delete {job.checkpoints} and "

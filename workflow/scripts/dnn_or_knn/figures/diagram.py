@@ -42,16 +42,7 @@ def draw(
     ax = figure.add_subplot(place, gid="diagram")
     ax.set(xlim=(-0.75, len(layers) + 0.5), ylim=(0, 1.16))
     ax.axis("off")
-    ax.annotate(
-        f"({letter})",
-        (0, 1),
-        xycoords="axes fraction",
-        xytext=(-4, 0),
-        textcoords="offset points",
-        ha="right",
-        va="top",
-        fontweight="bold",
-    )
+    style.aside(ax, f"({letter})", (0, 1), (-4, 0), ha="right", va="top", **style.HEADING)
     for position, layer in enumerate(layers):
         fill, ink = KINDS.get(layer["kind"], (STAGES[min(int(layer["stage"]), len(STAGES) - 1)], "#000000"))
         _box(ax, position, fill)

@@ -2,64 +2,29 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from typing import Any
 
-import pandas as pd
-from matplotlib.figure import Figure
-
-from . import style
-from .panels import INSETS, Panel, assemble, describe, divergence, figure, letter, model_curves, models
+from .panels import curves, rows_by_datasets
+from .table import D_KL, Layout
+from .words import architecture_title
 
 
-def panels(spec: Mapping[str, Any]) -> list[Panel]:
-    """Return the panels: train accuracy, train and test D_KL × data sets; train and test of a data set have one axis."""
-    found = []
-    columns = len(spec["datasets"])
-    for i, dataset in enumerate(spec["datasets"]):
-        place = (dataset, spec["labels"]["random"])
-        network = model_curves(spec, spec["architecture"], ["dnn"], ["train"])
-        found.append(Panel(letter(i), 0, i, *place, "accuracy", "Train accuracy (%)", 100.0, network, "accuracy"))
-        for row, split in ((1, "train"), (2, "test")):
-            probes = model_curves(spec, spec["architecture"], models(spec, network=False), [split])
-            name = letter(row * columns + i)
-            found.append(Panel(name, row, i, *place, "d_kl", divergence(split), 100.0, probes, dataset))
-    return sorted(found, key=lambda panel: (panel.row, panel.column))
-
-
-def data(measures: pd.DataFrame, runs: pd.DataFrame, spec: Mapping[str, Any]) -> pd.DataFrame:
-    """Return what the figure shows, memorization steps included."""
-    return assemble(measures, runs, panels(spec), spec, memorization=True)
-
-
-def draw(table: pd.DataFrame, spec: Mapping[str, Any], layers: Sequence[Mapping[str, Any]]) -> Figure:
-    """Draw the figure from its table."""
-    titles = spec.get("titles")
-    return figure(
-        table,
-        panels(spec),
-        spec,
-        row_heads=[],
-        column_heads=[style.dataset_title(name, titles) for name in spec["datasets"]],
-        handles=[
-            style.handle(style.model_title(name, titles), style.model_look(name, spec["probes"]))
-            for name in models(spec, network=True)
-        ],
-        divergences=True,
+def layout(spec: Mapping[str, Any]) -> Layout:
+    """Return the figure: train accuracy, train and test D_KL × data sets; train and test of a data set have one axis."""
+    (network,) = spec["architectures"]
+    divergences = [curves(spec, network, spec["probes"], split) for split in ("train", "test")]
+    return Layout(
+        f"{architecture_title(network)} trained on random labels. Top: accuracy of the network on its training set. Middle "
+        "and bottom: divergence D_KL(probe || network) × 100, in nats, on train and on test images, against the training "
+        "step; both have one scale. Dashed line: memorization, the first evaluation at which the train accuracy rounds to "
+        "100.0 %.",
+        "Random labels: accuracy and divergence of the probes from the network.",
+        rows_by_datasets(
+            spec,
+            ("accuracy", "Train accuracy (%)", curves(spec, network, ["dnn"], "train")),
+            *(("d_kl", f"{side} {D_KL}", shown) for side, shown in zip(("Train", "Test"), divergences, strict=True)),
+        ),
+        memorization=True,
+        begins=True,
     )
-
-
-def caption(spec: Mapping[str, Any]) -> str:
-    """Return the figure's caption."""
-    name = style.architecture_title(spec["architecture"], spec.get("titles"))
-    return (
-        f"{name} trained on random labels. Top: accuracy of the network on its training set. Middle and bottom: divergence "
-        "D_KL(probe || network) × 100, in nats, on train and on test images, against the training step; both have one "
-        "scale. Dashed line: memorization, the first evaluation at which the train accuracy rounds to 100.0 %. "
-        f"{INSETS}"
-    )
-
-
-def alt(table: pd.DataFrame, spec: Mapping[str, Any]) -> str:
-    """Return what the figure shows, in words."""
-    return describe(table, spec, "Random labels: accuracy and divergence of the probes from the network.", first=True)

@@ -1,90 +1,45 @@
-"""What the figures of the paper have in common: panels, the table of what each shows, the drawing of that table.
-
-A figure module `figure<n>.py` has
-
-- `data(measures, runs, spec)`: the tidy table of everything the figure shows, which is written as its CSV;
-- `draw(table, spec, layers)`: the figure, drawn from that table (`layers`: the network's probe points, for 4 g);
-- `caption(spec)`: what the figure is, and `alt(table, spec)`: what it shows, in words.
-
-Specification: ``figure``, ``architectures`` (shallow to deep), ``datasets``, ``architecture`` (of figures 4 to 7),
-``labels`` (``true``, ``random``, ``random_layers``, ``overfit``), ``probes``, ``missing`` (runs that are not
-configured), ``style``; optional ``titles`` (name → name in print) and ``published`` (values drawn into figure 4).
-"""
+"""How the panels of a figure are drawn from its table, and the grids of panels that figures share."""
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping, Sequence
-from typing import Any, NamedTuple
+from collections.abc import Mapping, Sequence
+from typing import Any
 
 import numpy as np
 import pandas as pd
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
-from matplotlib.gridspec import SubplotSpec
 from matplotlib.lines import Line2D
 from matplotlib.patches import Patch
 
-from . import style
-from .style import Look
+from . import diagram, insets, style
+from .table import PUBLISHED, Curve, Layout, Panel, is_drawn, letter, lettered, seeds
+from .words import architecture_title, dataset_title, model_title
 
-#: The columns of a figure's CSV. `quantity` is the axis with its unit; `series` the legend's word for the curve,
-#: or "memorization" (x is the step), "published" (the authors' values) or "missing" (`note` says what is).
-COLUMNS = [
-    *("panel", "dataset", "architecture", "labels", "seed", "quantity", "series", "model", "split"),
-    *("layer", "x", "y", "converged", "note"),
-]
-ACCURACY, P_SAME, STEP = "Accuracy (%)", r"$P_\mathrm{SAME}$", "Training step"
-#: What captions say of the zooms on the end of training.
-INSETS = "Insets: the end of training, enlarged, where the curves lie on each other."
-#: Quantity on an axis → how the CSV says it without mathematical markup.
-PLAIN = {P_SAME: "P_SAME", r"$D_\mathrm{KL}\times 100$": "D_KL x 100"}
+ACCURACY, STEP = "Accuracy (%)", "Training step"
+#: The lines and band edges of a panel, as (x, y).
+Edges = list[tuple[np.ndarray, np.ndarray]]
 
 
-class Curve(NamedTuple):
-    """One curve of a panel: which rows of the measures, and how it looks."""
-
-    series: str
-    architecture: str
-    model: str
-    split: str
-    look: Look
+# The grids.
 
 
-class Panel(NamedTuple):
-    """One panel: where it stands, which numbers it shows."""
-
-    letter: str
-    row: int
-    column: int
-    dataset: str
-    labels: str
-    measure: str  # column of the measures table
-    quantity: str  # the axis, with its unit
-    scale: float  # the measure times this is what the axis shows
-    curves: tuple[Curve, ...]
-    axis: str = ""  # panels with the same word have one y-axis
-
-
-def divergence(split: str) -> str:
-    """Return the axis of D_KL: in nats, times 100 as in the paper."""
-    return rf"{split.capitalize()} $D_\mathrm{{KL}}\times 100$ (nats)"
-
-
-def plain(quantity: str) -> str:
-    """Return an axis label without mathematical markup, for the CSV and for alternative texts."""
-    for marked, said in PLAIN.items():
-        quantity = quantity.replace(marked, said)
-    return quantity
-
-
-def letter(number: int) -> str:
-    """Return a panel's letter: a, b, … z, aa, ab, …"""
-    return (letter(number // 26 - 1) if number >= 26 else "") + "abcdefghijklmnopqrstuvwxyz"[number % 26]
-
-
-def models(spec: Mapping[str, Any], *, network: bool) -> list[str]:
-    """Return the network (if asked for) and the probes, in drawing order."""
-    return [*(["dnn"] if network else []), *spec["probes"]]
+def curves(
+    spec: Mapping[str, Any],
+    architecture: str,
+    models: Sequence[str],
+    *splits: str,
+    dashes: bool = False,
+    every: bool = False,
+) -> tuple[Curve, ...]:
+    """Return a panel's curves, one for each model and split; with `dashes` the test side is dashed."""
+    found = []
+    for name in models:
+        for split in splits:
+            dashed, under = dashes and split == "test", len(models) > 1
+            look = style.model_look(name, spec["probes"], dashed=dashed, every=every, under=under)
+            found.append(Curve(f"{model_title(name)}, {split}", architecture, name, split, look))
+    return tuple(found)
 
 
 def nearest_neighbours(spec: Mapping[str, Any]) -> str:
@@ -92,205 +47,86 @@ def nearest_neighbours(spec: Mapping[str, Any]) -> str:
     return next((name for name in ["knn", *spec["probes"]] if name in spec["probes"] and name.startswith("knn")), "knn")
 
 
-def model_curves(
-    spec: Mapping[str, Any],
-    architecture: str,
-    names: Sequence[str],
-    splits: Sequence[str],
-    *,
-    dashes: bool = False,
-    every: bool = False,
-) -> tuple[Curve, ...]:
-    """Return a panel's curves, one for each model and split; with `dashes` the test side is dashed."""
+def networks_by_datasets(
+    spec: Mapping[str, Any], measure: str, quantity: str, models: Sequence[str], *, one_axis: bool
+) -> list[Panel]:
+    """Return the panels of figures 1 and 2, deepest network first; without `one_axis` each data set has its own.
+
+    Rows are networks and columns are data sets; a single data set lies across the page instead.
+    """
     found = []
-    for name in names:
-        for split in splits:
-            dashed = dashes and split == "test"
-            look = style.model_look(name, spec["probes"], dashed=dashed, every=every, under=len(names) > 1)
-            title = style.model_title(name, spec.get("titles"))
-            found.append(Curve(f"{title}, {split}", architecture, name, split, look))
-    return tuple(found)
+    across = len(spec["datasets"]) == 1
+    for i, network in enumerate(reversed(spec["architectures"])):
+        for j, dataset in enumerate(spec["datasets"]):
+            row, column = (0, i) if across else (i, j)
+            shown = curves(spec, network, models, "test")
+            name = architecture_title(network)
+            above, beside = (name, "") if across else (dataset_title(dataset), name)
+            about = (row, column, dataset, spec["labels"][0], measure, quantity)
+            found.append(Panel(*about, shown, "all" if one_axis else dataset, above, beside))
+    return lettered(found)
 
 
-def architecture_grid(spec: Mapping[str, Any]) -> list[tuple[int, int, str, str]]:
-    """Return (row, column, architecture, data set) of the panels of figures 1 and 2, deepest architecture first.
+def rows_by_datasets(spec: Mapping[str, Any], *rows: tuple[str, str, tuple[Curve, ...]]) -> list[Panel]:
+    """Return panels in columns of data sets from each row's measure, axis and curves.
 
-    Rows are architectures and columns are data sets; a single data set lies across the page instead.
+    A data set has one axis of divergences; all data sets have one axis of any other measure.
     """
-    rows, columns = list(reversed(spec["architectures"])), list(spec["datasets"])
-    across = len(columns) == 1
-    return [
-        (0, i, name, dataset) if across else (i, j, name, dataset)
-        for i, name in enumerate(rows)
-        for j, dataset in enumerate(columns)
-    ]
-
-
-# The table.
-
-
-def at_steps(measures: pd.DataFrame, panel: Panel, one: Curve) -> pd.DataFrame:
-    """Return the rows of a curve over training steps: x is the step, of the embedding."""
-    rows = _of_curve(measures, panel, one)
-    rows = rows[(rows["layer"] == "embedding") | (rows["model"] == "dnn")]
-    return rows.assign(x=rows["step"].astype(float)).drop_duplicates(["seed", "x"])
-
-
-def at_layers(measures: pd.DataFrame, panel: Panel, one: Curve) -> pd.DataFrame:
-    """Return the rows of a curve over layers, at each run's last step with hidden layers: x is the layer's position."""
-    rows = _of_curve(measures, panel, one)
-    hidden = rows[rows["layer"] != "embedding"]
-    last = hidden.groupby("seed")["step"].max()
-    rows = rows[rows["step"] == rows["seed"].map(last)]
-    return rows.assign(x=rows["layer_index"].astype(float)).drop_duplicates(["seed", "layer"])
-
-
-def _of_curve(measures: pd.DataFrame, panel: Panel, one: Curve) -> pd.DataFrame:
-    wanted = {
-        "dataset": panel.dataset,
-        "labels": panel.labels,
-        "architecture": one.architecture,
-        "model": one.model,
-        "split": one.split,
-    }
-    mask = np.logical_and.reduce([(measures[key] == value).to_numpy() for key, value in wanted.items()])
-    return measures[mask]
-
-
-def assemble(
-    measures: pd.DataFrame,
-    runs: pd.DataFrame,
-    panels: Sequence[Panel],
-    spec: Mapping[str, Any],
-    *,
-    rows_of: Callable[[pd.DataFrame, Panel, Curve], pd.DataFrame] = at_steps,
-    memorization: bool = False,
-) -> pd.DataFrame:
-    """Return the table of everything that the panels show, in the order of the panels.
-
-    A panel without numbers, and a curve without numbers in a panel that has others, get a row "missing" whose note
-    says which run or fit is not there.
-    """
-    parts: list[pd.DataFrame] = []
-    for panel in panels:
-        about = {"panel": panel.letter, "dataset": panel.dataset, "labels": panel.labels}
-        about["quantity"] = plain(panel.quantity)
-        drawn: list[pd.DataFrame] = []
-        absent: list[dict[str, Any]] = []
-        for one in panel.curves:
-            rows = rows_of(measures, panel, one)
-            rows = rows[rows[panel.measure].notna()].sort_values(["seed", "x"], kind="stable")
-            if rows.empty:
-                run = f"{panel.dataset}/{one.architecture}/{panel.labels}"
-                absent.append(
-                    {**about, "architecture": one.architecture, "series": "missing", "note": f"{one.series} of {run}"}
-                )
-                continue
-            y = (rows[panel.measure] * panel.scale).round(10)
-            drawn.append(rows.assign(**about, series=one.series, y=y, note="").reindex(columns=COLUMNS))
-        if not drawn:
-            names = dict.fromkeys(f"{panel.dataset}/{one.architecture}/{panel.labels}" for one in panel.curves)
-            notes = [f"not configured: {n}" if n in spec["missing"] else f"not in the measures: {n}" for n in names]
-            absent = [{**about, "series": "missing", "note": note} for note in notes]
-        parts += [*drawn, *([pd.DataFrame(absent, columns=COLUMNS)] if absent else [])]
-        if memorization and drawn:
-            parts.append(_memorization(runs, panel, about))
-    if not parts:
-        notes = [f"not configured: {name}" for name in spec["missing"]] or ["no data set or network is configured"]
-        parts = [pd.DataFrame([{"series": "missing", "note": note} for note in notes], columns=COLUMNS)]
-    whole = pd.concat([part.astype(object) for part in parts], ignore_index=True)
-    return whole.astype({"x": "float64", "y": "float64"})
-
-
-def _memorization(runs: pd.DataFrame, panel: Panel, about: Mapping[str, Any]) -> pd.DataFrame:
-    """Return one row per seed with the step at which the run memorized its training set, or a note that it did not."""
-    architecture = panel.curves[0].architecture
-    of = runs[
-        (runs["dataset"] == panel.dataset) & (runs["labels"] == panel.labels) & (runs["architecture"] == architecture)
-    ]
-    rows = [
-        {
-            **{**about, "architecture": architecture, "seed": seed, "series": "memorization", "split": "train"},
-            "model": "dnn",
-            "x": np.nan if pd.isna(step) else float(step),
-            "note": "not memorized" if pd.isna(step) else "",
-        }
-        for seed, step in zip(of["seed"], of["memorization_step"], strict=True)
-    ]
-    return pd.DataFrame(rows, columns=COLUMNS)
-
-
-def is_drawn(table: pd.DataFrame) -> pd.Series:
-    """Return which rows of a figure's table are points of curves."""
-    return ~table["series"].isin(["missing", "memorization", "published", "Learning rate"])
-
-
-def seeds(table: pd.DataFrame) -> int:
-    """Return the largest number of seeds behind one curve."""
-    counts = table[is_drawn(table)].groupby(["panel", "series"])["seed"].nunique()
-    return int(counts.max()) if len(counts) else 0
+    return lettered(
+        [
+            Panel(
+                *(i, j, dataset, spec["labels"][0], measure, quantity, shown),
+                axis=dataset if measure == "d_kl" else measure,
+                above=dataset_title(dataset),
+            )
+            for i, (measure, quantity, shown) in enumerate(rows)
+            for j, dataset in enumerate(spec["datasets"])
+        ]
+    )
 
 
 # The drawing.
 
 
-def figure(
-    table: pd.DataFrame,
-    panels: Sequence[Panel],
-    spec: Mapping[str, Any],
-    *,
-    row_heads: Sequence[str],
-    column_heads: Sequence[str],
-    handles: Sequence[Line2D | Patch],
-    height: float = 1.42,
-    zoom: bool = True,
-    divergences: bool = False,
-    prepare: Callable[[Axes], None] = style.step_axis,
-    xlabel: str = STEP,
-    strip: tuple[float, Callable[[Figure, SubplotSpec], None]] | None = None,
-) -> Figure:
-    """Draw the panels of a figure from its table.
-
-    Parameters
-    ----------
-    row_heads, column_heads: names of the grid's rows (at the right; empty for none) and columns (above).
-    handles: the legend's entries; those for the band over seeds and unconverged fits are added where needed.
-    height: of one row of panels, in inches.
-    zoom: whether insets show the end of training where curves lie on each other.
-    divergences: whether axes of D_KL start at 0, and may cut off a first point that dwarfs the rest.
-    prepare: formats a panel's x-axis.
-    strip: height in inches and drawing function of something below all panels.
-    """
-    look = style.style(spec)
+def draw(layout: Layout, table: pd.DataFrame, spec: Mapping[str, Any], points: Sequence[Mapping[str, Any]]) -> Figure:
+    """Draw a figure from its table; where its x-axis holds layers, the network below, from its probe points if any."""
+    look, panels = style.style(spec), layout.panels
     if not is_drawn(table).any():
         return _missing_figure(table, spec, look)
     rows, columns = max(p.row for p in panels) + 1, max(p.column for p in panels) + 1
-    heights = [height * (1.25 if rows == 1 else 1.0)] * rows + ([strip[0]] if strip else [])
-    made = style.new_figure(
-        look["width"] * {1: 0.55, 2: 0.78 if not strip else 1.0}.get(columns, 1.0), sum(heights) + 0.75
-    )
+    heights = [layout.height * (1.25 if rows == 1 else 1.0)] * rows
+    heights += [diagram.HEIGHT] if layout.layers and points else []
+    wide = 1.0 if len(heights) > rows else {1: 0.55, 2: 0.78}.get(columns, 1.0)
+    made = style.new_figure(look["width"] * wide, sum(heights) + 0.75)
     grid = made.add_gridspec(len(heights), columns, height_ratios=heights)
-    axes: dict[str, Axes] = {}
     shared = _shared_steps(table, panels)
+    axes: dict[str, Axes] = {}
     for panel in panels:
         above = next((axes[p.letter] for p in panels if p.column == panel.column and p.letter in axes), None)
         same = next((axes[p.letter] for p in panels if p.axis == panel.axis and p.letter in axes), None)
-        axes[panel.letter] = made.add_subplot(
-            grid[panel.row, panel.column], sharex=above if shared[panel.column] else None, sharey=same
-        )
-    boundaries = {panel.letter: _panel(axes[panel.letter], panel, table, look) for panel in panels}
+        sharex = above if shared[panel.column] else None
+        axes[panel.letter] = made.add_subplot(grid[panel.row, panel.column], sharex=sharex, sharey=same)
+    edges = {panel.letter: _panel(axes[panel.letter], panel, table) for panel in panels}
     for panel in panels:
-        _decorate(axes, panel, panels, table, divergences, boundaries, shared[panel.column], prepare, xlabel)
+        ax = axes[panel.letter]
+        style.panel_letter(ax, panel.letter)
+        if edges[panel.letter]:
+            _layer_axis(ax, table) if layout.layers else style.step_axis(ax)
+            _label(ax, panel, [p for p in panels if edges[p.letter]], layout, shared[panel.column])
+            _limit(ax, panel, edges[panel.letter], [e for p in panels if p.axis == panel.axis for e in edges[p.letter]])
+        if panel.row == 0 and panel.above:
+            ax.set_title(panel.above, pad=12 if (table["series"] == "memorization").any() else 4)
+        if panel.column == columns - 1 and panel.beside:
+            style.row_head(ax, panel.beside)
     for column in range(columns):
         _memorization_lines([p for p in panels if p.column == column], axes, table)
-    _heads(panels, axes, row_heads, column_heads, table)
-    if strip:
-        strip[1](made, grid[rows, :])
-    style.legend(made, [*handles, *_extra_handles(table, look)])
+    if len(heights) > rows:
+        title, means = architecture_title(panels[0].curves[0].architecture), spec["input_layer"] == "mean"
+        diagram.draw(made, grid[rows, :], points, letter(len(panels)), title, means=means)
+    style.legend(made, _entries(layout, table))
     style.settle(made)
-    if zoom and look["insets"]:
-        for panel in panels:
-            _inset(axes[panel.letter], boundaries[panel.letter])
+    for panel in [] if layout.layers else panels:
+        _inset(axes[panel.letter], edges[panel.letter])
     return made
 
 
@@ -314,52 +150,39 @@ def _shared_steps(table: pd.DataFrame, panels: Sequence[Panel]) -> dict[int, boo
     return found
 
 
-def _panel(ax: Axes, panel: Panel, table: pd.DataFrame, look: Mapping[str, Any]) -> list[tuple[np.ndarray, np.ndarray]]:
-    """Draw a panel's curves; return the lines and band edges as (x, y) arrays."""
-    here = table[(table["panel"] == panel.letter) & is_drawn(table)]
+def _panel(ax: Axes, panel: Panel, table: pd.DataFrame) -> Edges:
+    """Draw a panel's curves, or what is missing; return the lines and band edges."""
+    own = table[table["panel"] == panel.letter]
+    here = own[is_drawn(own)]
     if here.empty:
-        notes = table.loc[(table["panel"] == panel.letter) & (table["series"] == "missing"), "note"]
-        head, _, run = str(notes.iloc[0]).partition(": ")
-        style.message(
-            ax, f"{head}:\n" + "".join(run.rpartition("/")[0].replace("/", " / ")) + " /\n" + run.rpartition("/")[2]
-        )
+        head, _, run = str(own.loc[own["series"] == "missing", "note"].iloc[0]).partition(": ")
+        place, _, labels = run.rpartition("/")
+        style.message(ax, f"{head}:\n{place.replace('/', ' / ')} /\n{labels}")
         return []
-    published = table[(table["panel"] == panel.letter) & (table["series"] == "published")]
+    published = own[own["series"] == "published"]
     if len(published):
         style.points(ax, published["x"].to_numpy(), published["y"].to_numpy(), f"{panel.letter}/published")
-    edges: list[tuple[np.ndarray, np.ndarray]] = []
+    edges: Edges = []
     for number, one in enumerate(panel.curves):
         rows = here[here["series"] == one.series]
         if rows.empty:
             continue
-        style.curve(
-            ax, rows, one.look, band=look["band"], gid=f"{panel.letter}/{one.series}", phase=number / len(panel.curves)
-        )
+        style.curve(ax, rows, one.look, gid=f"{panel.letter}/{one.series}", phase=number / len(panel.curves))
         by = rows.groupby("x")["y"]
         sides = [by.mean()] if rows["seed"].nunique() == 1 else [by.mean(), by.min(), by.max()]
         edges += [(side.index.to_numpy(dtype=float), side.to_numpy(dtype=float)) for side in sides]
     return edges
 
 
-def _decorate(
-    axes: Mapping[str, Axes],
-    panel: Panel,
-    panels: Sequence[Panel],
-    table: pd.DataFrame,
-    divergences: bool,
-    boundaries: Mapping[str, list[tuple[np.ndarray, np.ndarray]]],
-    shared: bool,
-    prepare: Callable[[Axes], None],
-    xlabel: str,
-) -> None:
-    """Label and limit one panel's axes; where a neighbour has the same axis, its numbers are not repeated."""
-    ax = axes[panel.letter]
-    edges = boundaries[panel.letter]
-    style.panel_letter(ax, panel.letter)
-    if not edges:
-        return
-    prepare(ax)
-    drawn = [p for p in panels if boundaries[p.letter]]
+def _layer_axis(ax: Axes, table: pd.DataFrame) -> None:
+    """Name the layers below a panel."""
+    names = table.dropna(subset=["layer", "x"]).groupby("x")["layer"].first()
+    ax.set_xticks(names.index.to_numpy(), list(names), rotation=90)
+    ax.set_xlim(names.index.min() - 0.5, names.index.max() + 0.5)
+
+
+def _label(ax: Axes, panel: Panel, drawn: Sequence[Panel], layout: Layout, shared: bool) -> None:
+    """Label one panel's axes; where a neighbour that is drawn has the same axis, its numbers are not repeated."""
     left = next((p for p in drawn if p.row == panel.row and p.column == panel.column - 1), None)
     below = any(p.row > panel.row and p.column == panel.column for p in drawn)
     if left is None or left.quantity != panel.quantity:
@@ -367,15 +190,21 @@ def _decorate(
     if left is not None and left.axis == panel.axis:
         ax.tick_params(labelleft=False)
     if not below:
-        ax.set_xlabel(xlabel)
+        ax.set_xlabel("" if layout.layers else STEP)
     elif shared:
         ax.tick_params(labelbottom=False)
+
+
+def _limit(ax: Axes, panel: Panel, own: Edges, together: Edges) -> None:
+    """Limit a panel's y-axis by the curves of all that share it.
+
+    Divergences start at 0, and may leave out a first point that dwarfs the rest.
+    """
     ax.yaxis.set_major_locator(style.MaxNLocator(nbins=5, steps=[1, 2, 2.5, 5, 10]))
-    together = [edge for p in panels if p.axis == panel.axis for edge in boundaries[p.letter]]
     low, high = min(float(y.min()) for _, y in together), max(float(y.max()) for _, y in together)
-    if divergences and panel.measure.startswith("d_kl"):
+    if panel.measure == "d_kl":
         top = style.top_of(together) or high
-        style.say_what_is_cut(ax, edges, top)
+        style.say_what_is_cut(ax, own, top)
         ax.set_ylim(-0.03 * top, top * 1.08)
     else:
         pad = 0.05 * (high - low or 1.0)
@@ -385,128 +214,50 @@ def _decorate(
 def _memorization_lines(panels: Sequence[Panel], axes: Mapping[str, Axes], table: pd.DataFrame) -> None:
     """Draw the memorization line through all drawn panels of a column."""
     rows = table[table["series"] == "memorization"]
-    for labels in dict.fromkeys(panel.labels for panel in panels):
-        those = [p for p in panels if p.labels == labels and (rows["panel"] == p.letter).any()]
-        if not those:
-            continue
-        own = rows[rows["panel"] == those[0].letter]
-        steps = own["x"].dropna().tolist()
-        if steps:
-            style.memorization([axes[p.letter] for p in those], steps)
-        if len(steps) < len(own):
-            text = "not memorized" if not steps else f"not memorized: {len(own) - len(steps)} of {len(own)} seeds"
-            axes[those[0].letter].annotate(
-                text,
-                (1, 1),
-                xycoords="axes fraction",
-                xytext=(0, 1.5),
-                textcoords="offset points",
-                ha="right",
-                va="bottom",
-                color=style.GREY,
-                fontsize=style.small(),
-                gid="not memorized",
-            )
+    those = [p for p in panels if (rows["panel"] == p.letter).any()]
+    if not those:
+        return
+    own = rows[rows["panel"] == those[0].letter]
+    steps = own["x"].dropna().tolist()
+    if steps:
+        style.memorization([axes[p.letter] for p in those], steps)
+    if len(steps) < len(own):
+        text = "not memorized" if not steps else f"not memorized: {len(own) - len(steps)} of {len(own)} seeds"
+        style.aside(axes[those[0].letter], text, (1, 1), (0, 1.5), ha="right", va="bottom", gid="not memorized")
 
 
-def _heads(
-    panels: Sequence[Panel],
-    axes: Mapping[str, Axes],
-    row_heads: Sequence[str],
-    column_heads: Sequence[str],
-    table: pd.DataFrame,
-) -> None:
-    """Name the grid's columns above it and its rows at its right."""
-    above = 12 if (table["series"] == "memorization").any() else 4
-    right = max(panel.column for panel in panels)
-    for panel in panels:
-        if panel.row == 0 and column_heads:
-            axes[panel.letter].set_title(column_heads[panel.column], pad=above)
-        if panel.column == right and row_heads:
-            style.row_head(axes[panel.letter], row_heads[panel.row])
+def _entries(layout: Layout, table: pd.DataFrame) -> list[Line2D | Patch]:
+    """Return the legend's entries: one for each look of a curve, and those that depend on what was drawn.
 
-
-def _extra_handles(table: pd.DataFrame, look: Mapping[str, Any]) -> list[Line2D | Patch]:
-    """Return the legend's entries that depend on what was drawn."""
-    found: list[Line2D | Patch] = []
+    Where several models have a solid and a dashed side, train and test have entries of their own.
+    """
+    looks: dict[tuple[Any, ...], Curve] = {}
+    for one in (one for panel in layout.panels for one in panel.curves):
+        looks.setdefault((one.look.colour, one.look.marker, one.look.dashed), one)
+    dashed = {one.model for one in looks.values() if one.look.dashed}
+    apart = len({one.model for one in looks.values() if not one.look.dashed} & dashed) > 1
+    found: list[Line2D | Patch] = [
+        style.handle(
+            one.series if one.model in dashed and not apart else one.series.removesuffix(f", {one.split}"), one.look
+        )
+        for one in looks.values()
+        if not (apart and one.look.dashed)
+    ]
+    found += style.split_handles() if apart else []
+    found += [style.published_handle(PUBLISHED)] if (table["series"] == "published").any() else []
     if table.loc[table["series"] == "memorization", "x"].notna().any():
         found.append(style.memorization_handle())
     if seeds(table) > 1:
-        found.append(style.band_handle(look["band"], seeds(table)))
+        found.append(style.band_handle(seeds(table)))
     if not table.loc[is_drawn(table), "converged"].astype(bool).all():
         found.append(style.unconverged_handle())
     return found
 
 
-def _inset(ax: Axes, edges: list[tuple[np.ndarray, np.ndarray]]) -> None:
+def _inset(ax: Axes, edges: Edges) -> None:
     """Add the zoom on the end of training where it helps; sizes of its tick labels are taken in points."""
     if not edges:
         return
     box = ax.get_window_extent()
     points = 72 / ax.figure.dpi
-    style.inset(ax, edges, (24 / (box.width * points), 4 / (box.height * points)))
-
-
-# Words.
-
-
-def notes(table: pd.DataFrame, spec: Mapping[str, Any]) -> str:
-    """Return what a caption has to add about these data: seeds, fits that did not converge, what is missing."""
-    look = style.style(spec)
-    found = []
-    count = seeds(table)
-    if count > 1:
-        span = {"range": "from the smallest to the largest", "sd": "plus and minus one standard deviation"}
-        found.append(f"Lines: mean over {count} seeds; bands: {span[look['band']]}.")
-    elif count == 1:
-        found.append("One seed.")
-    drawn = table[is_drawn(table)]
-    failed = drawn[~drawn["converged"].astype(bool)]
-    if len(failed):
-        found.append(
-            f"Hollow markers: the fit did not converge ({len(failed)} of {len(drawn)} points, "
-            f"{', '.join(sorted(set(failed['series'])))})."
-        )
-    absent = list(dict.fromkeys(table.loc[table["series"] == "missing", "note"]))
-    if absent:
-        found.append(f"Missing: {'; '.join(note.removeprefix('not configured: ') for note in absent)}.")
-    return " ".join(found)
-
-
-def describe(table: pd.DataFrame, spec: Mapping[str, Any], what: str, *, first: bool = False) -> str:
-    """Return a figure in words: what its panels show, then where each panel's curves end (and begin, with `first`)."""
-    shown = table[is_drawn(table)]
-    if shown.empty:
-        return f"Figure {spec['figure']} is empty. {notes(table, spec)}"
-    several = [column for column in ("dataset", "architecture", "labels") if shown[column].nunique() > 1]
-    common = _names(shown, ["dataset", "architecture", "labels"], spec)
-    sentences = [what, f"{common[0].upper()}{common[1:]}." if common else ""]
-    for name, rows in shown.groupby("panel", sort=False):
-        quantity = rows["quantity"].iloc[0]
-        ends = []
-        for series, of in rows.groupby("series", sort=False):
-            by = of.groupby("x")["y"].mean()
-            name_of = str(series)
-            said = name_of.removesuffix(f", {of['split'].iloc[0]}") if rows["split"].nunique() == 1 else name_of
-            ends.append(f"{said} {f'{_number(by.iloc[0])} to ' if first else ''}{_number(by.iloc[-1])}")
-        memorized = table[(table["panel"] == name) & (table["series"] == "memorization")]["x"].dropna()
-        tail = f"; memorization at step {memorized.mean():.0f}" if len(memorized) else ""
-        head = ", ".join(word for word in (_names(rows, several, spec), quantity) if word)
-        when = "from first to last" if first else "at the end"
-        sentences.append(f"({name}) {head} {when}: {', '.join(ends)}{tail}.")
-    return " ".join(word for word in [*sentences, notes(table, spec)] if word)
-
-
-def _names(rows: pd.DataFrame, columns: Sequence[str], spec: Mapping[str, Any]) -> str:
-    """Return the printed names of what a panel's rows have in common."""
-    titles = spec.get("titles")
-    say: dict[str, Callable[[str], str]] = {
-        "dataset": lambda name: style.dataset_title(name, titles),
-        "architecture": lambda name: style.architecture_title(name, titles),
-        "labels": lambda name: style.LABELS.get(name, name).lower(),
-    }
-    return ", ".join(say[column](rows[column].iloc[0]) for column in columns if rows[column].nunique() == 1)
-
-
-def _number(value: float) -> str:
-    return f"{value:.3g}" if abs(value) >= 0.095 else f"{value:.2f}"
+    insets.inset(ax, edges, (24 / (box.width * points), 4 / (box.height * points)))

@@ -7,7 +7,6 @@ the mean and band over several seeds, and not before, because it doubles the tim
 from __future__ import annotations
 
 import io
-import re
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from pathlib import Path
@@ -19,10 +18,9 @@ from matplotlib.backends.backend_agg import FigureCanvasAgg
 from matplotlib.figure import Figure
 from matplotlib.layout_engine import ConstrainedLayoutEngine
 from matplotlib.lines import Line2D
-from matplotlib.patches import Patch, Rectangle
+from matplotlib.patches import Patch
 from matplotlib.ticker import FuncFormatter, MaxNLocator
 
-from ..runtime.errors import UserError, nearest
 from ..runtime.files import atomic
 
 if TYPE_CHECKING:
@@ -30,45 +28,26 @@ if TYPE_CHECKING:
     from matplotlib.axes import Axes
     from matplotlib.legend import Legend
 
-#: What `style` may set: full width in inches, text size in points, dots per inch of the PNG, what the band over
-#: several seeds spans ("range": smallest to largest, "sd": one standard deviation), and whether to zoom in on
-#: curves that lie on each other.
-STYLE: dict[str, Any] = {"width": 7.0, "font_size": 8.0, "dpi": 200, "band": "range", "insets": True}
-#: style's band → seaborn's error bar (the 100 % percentile interval is the range) and its name.
-BANDS: dict[str, tuple[Any, str]] = {"range": (("pi", 100), "smallest to largest"), "sd": ("sd", "± 1 s.d.")}
+#: What `style` sets: full width in inches, text size in points, dots per inch of the PNG.
+STYLE: dict[str, Any] = {"width": 7.0, "font_size": 8.0, "dpi": 200}
 
 #: The paper's colours. Their luminances differ too, and each model has its marker, so that grey print can be read.
 COLOURS = {"dnn": "#000000", "knn": "#e02b20", "svm": "#123fa8", "lr": "#3bab4d"}
 MARKERS = {"dnn": "D", "knn": "o", "svm": "s", "lr": "^"}
-MODELS = {"dnn": "DNN", "knn": "k-NN", "svm": "SVM", "lr": "LR"}
 #: For models beyond the paper's, in order of appearance.
 MORE_COLOURS = ("#8c5aa8", "#c98a00", "#4aa3b8", "#7d5a3c")
 MORE_MARKERS = ("v", "P", "X", "*")
 #: For architectures, which must not be taken for probes.
 ARCHITECTURE_COLOURS = ("#54278f", "#c2611f", "#dba400", "#5f9ea8", "#8a6d5a", "#9a8fc0")
 ARCHITECTURE_MARKERS = ("o", "s", "^", "D", "v", "P")
-DATASETS = {
-    "mnist": "MNIST",
-    "cifar10": "CIFAR-10",
-    "cifar100": "CIFAR-100",
-    "digits": "Digits",
-    "fashion14": "Fashion-14",
-}
-LABELS = {"true-labels": "True labels", "random-labels": "Random labels", "overfit": "Enforced overfitting"}
 GREY, LIGHT = "#5a5a5a", "#9a9a9a"
+HEADING: dict[str, Any] = {"color": "#000000", "fontsize": None, "fontweight": "bold"}
 #: Dash patterns in line widths: the test side of a curve, and the memorization line.
 TEST_DASHES, MEMORIZATION_DASHES = (3.2, 1.6), (5.0, 2.5)
 #: Width in points of a line that others may cover.
 UNDER = 2.2
 #: Markers per curve, however many points it has.
 MARKERS_PER_CURVE = 7
-#: What a line in an inset takes over from the panel's.
-COPIED = (
-    *("color", "linewidth", "marker", "markersize", "markeredgewidth"),
-    *("markerfacecolor", "markeredgecolor", "zorder"),
-)
-#: An inset opens when the end of all curves spans less than this fraction of the axis.
-COINCIDENT = 0.07
 
 
 class Look(NamedTuple):
@@ -82,14 +61,8 @@ class Look(NamedTuple):
 
 
 def style(spec: Mapping[str, Any]) -> dict[str, Any]:
-    """Return the style of a figure's specification with defaults filled in; an unknown key raises `UserError`."""
-    given = dict(spec.get("style") or {})
-    for key, value in given.items():
-        if key not in STYLE:
-            raise UserError(f"style has no '{key}'{nearest(key, STYLE)}; correct the configuration's figures block")
-        if key == "band" and value not in BANDS:
-            raise UserError(f"style's band is '{value}'{nearest(str(value), BANDS)}; correct the configuration")
-    return {**STYLE, **given}
+    """Return the style of a figure's specification with defaults filled in."""
+    return {**STYLE, **spec.get("style", {})}
 
 
 @contextmanager
@@ -142,24 +115,6 @@ def small() -> float:
     return float(matplotlib.rcParams["xtick.labelsize"])
 
 
-def dataset_title(name: str, titles: Mapping[str, str] | None = None) -> str:
-    """Return the name of a data set as print shows it."""
-    return (titles or {}).get(name) or DATASETS.get(name, name)
-
-
-def architecture_title(name: str, titles: Mapping[str, str] | None = None) -> str:
-    """Return the name of an architecture as print shows it: WRN-28-10, LeNet, MLP-640."""
-    known = {"lenet": "LeNet"}.get(name) or re.sub(r"^mlp-?(?=\d)", "MLP-", name)
-    return (titles or {}).get(name) or (known.upper() if known.startswith("wrn-") else known)
-
-
-def model_title(name: str, titles: Mapping[str, str] | None = None) -> str:
-    """Return the name of the network or a probe as print shows it; a variant keeps its suffix: k-NN (l1)."""
-    family, _, variant = name.partition("-")
-    known = MODELS.get(name) or (f"{MODELS[family]} ({variant})" if family in MODELS else name)
-    return (titles or {}).get(name) or known
-
-
 def model_look(
     name: str, models: Sequence[str], *, dashed: bool = False, every: bool = False, under: bool = False
 ) -> Look:
@@ -182,7 +137,12 @@ def architecture_look(name: str, architectures: Sequence[str]) -> Look:
     return Look(ARCHITECTURE_COLOURS[number], ARCHITECTURE_MARKERS[number], 1.3)
 
 
-def curve(ax: Axes, rows: pd.DataFrame, look: Look, *, band: str, gid: str, phase: float = 0.0) -> None:
+def dashes(dashed: bool) -> Any:
+    """Return the line style of a test side, if `dashed`, or of any other."""
+    return (0, TEST_DASHES) if dashed else "-"
+
+
+def curve(ax: Axes, rows: pd.DataFrame, look: Look, *, gid: str, phase: float = 0.0) -> None:
     """Draw one curve: a line for one seed, mean and band (by seaborn) for several; hollow where a fit did not converge.
 
     Parameters
@@ -200,7 +160,7 @@ def curve(ax: Axes, rows: pd.DataFrame, look: Look, *, band: str, gid: str, phas
     if rows["seed"].nunique() > 1:
         import seaborn
 
-        seaborn.lineplot(rows, x="x", y="y", errorbar=BANDS[band][0], ax=ax, legend=False, **appearance)
+        seaborn.lineplot(rows, x="x", y="y", errorbar=("pi", 100), ax=ax, legend=False, **appearance)
         ax.set(xlabel="", ylabel="")
         shade = ax.collections[-1]
         shade.set(alpha=0.22, linewidth=0, gid=f"{gid}/band", zorder=order - 1)
@@ -212,7 +172,7 @@ def curve(ax: Axes, rows: pd.DataFrame, look: Look, *, band: str, gid: str, phas
         marker=look.marker,
         markersize=2.6 if look.width < UNDER else 3.2,
         markeredgewidth=0,
-        linestyle=(0, TEST_DASHES) if look.dashed else "-",
+        linestyle=dashes(look.dashed),
         markevery=(int(phase * step), step),
     )
     failed = rows.loc[~rows["converged"].astype(bool)]
@@ -251,18 +211,15 @@ def memorization(axes: Sequence[Axes], steps: Sequence[float]) -> None:
     text = f"step {middle:,.0f}" if high == low else f"steps {low:,.0f} to {high:,.0f}"
     left, right = axes[0].get_xlim()
     place = (middle - left) / (right - left)
-    axes[0].annotate(
-        text,
-        (middle, 1.0),
-        xycoords=("data", "axes fraction"),
-        xytext=(0, 1.5),
-        textcoords="offset points",
-        ha="left" if place < 0.2 else "right" if place > 0.8 else "center",
-        va="bottom",
-        color=GREY,
-        fontsize=small(),
-        gid="memorization/step",
-    )
+    side = "left" if place < 0.2 else "right" if place > 0.8 else "center"
+    at: dict[str, Any] = {"xycoords": ("data", "axes fraction"), "ha": side, "va": "bottom"}
+    aside(axes[0], text, (middle, 1), (0, 1.5), gid="memorization/step", **at)
+
+
+def aside(ax: Axes, text: str, at: tuple[float, float], offset: tuple[float, float], **more: Any) -> None:
+    """Write a small grey remark at a place of a panel (in fractions), `offset` points away from it."""
+    look: dict[str, Any] = {"color": GREY, "fontsize": small(), "xycoords": "axes fraction"} | more
+    ax.annotate(text, at, xytext=offset, textcoords="offset points", **look)
 
 
 def message(ax: Axes, text: str) -> None:
@@ -271,46 +228,18 @@ def message(ax: Axes, text: str) -> None:
     ax.tick_params(left=False, bottom=False, labelleft=False, labelbottom=False)
     for spine in ax.spines.values():
         spine.set(visible=True, color="#c8c8c8", linestyle=(0, (2, 2)))
-    ax.text(
-        0.5,
-        0.5,
-        text,
-        transform=ax.transAxes,
-        ha="center",
-        va="center",
-        color=GREY,
-        linespacing=1.4,
-        gid="message",
-    )
+    place: dict[str, Any] = {"transform": ax.transAxes, "ha": "center", "va": "center"}
+    ax.text(0.5, 0.5, text, color=GREY, linespacing=1.4, gid="message", **place)
 
 
 def panel_letter(ax: Axes, name: str) -> None:
     """Write a panel's letter outside its upper left corner."""
-    ax.annotate(
-        f"({name})",
-        (0, 1),
-        xycoords="axes fraction",
-        xytext=(-4, 3),
-        textcoords="offset points",
-        ha="right",
-        va="bottom",
-        fontweight="bold",
-    )
+    aside(ax, f"({name})", (0, 1), (-4, 3), ha="right", va="bottom", **HEADING)
 
 
 def row_head(ax: Axes, text: str, distance: float = 5) -> None:
     """Name a row of panels at the right of its last one, `distance` points away."""
-    ax.annotate(
-        text,
-        (1, 0.5),
-        xycoords="axes fraction",
-        xytext=(distance, 0),
-        textcoords="offset points",
-        rotation=270,
-        ha="left",
-        va="center",
-        fontweight="bold",
-    )
+    aside(ax, text, (1, 0.5), (distance, 0), rotation=270, ha="left", va="center", **HEADING)
 
 
 def step_axis(ax: Axes) -> None:
@@ -337,124 +266,7 @@ def say_what_is_cut(ax: Axes, curves: Sequence[tuple[np.ndarray, np.ndarray]], t
     """Say in a panel how high the curves go that leave it at the top."""
     high, step = max((float(y.max()), float(x[y.argmax()])) for x, y in curves)
     if high > top:
-        text = f"↑ {high:,.0f} at step {step:,.0f}"
-        ax.annotate(
-            text,
-            (0, 1),
-            xycoords="axes fraction",
-            xytext=(2, 1.5),
-            textcoords="offset points",
-            ha="left",
-            va="bottom",
-            fontsize=small(),
-            color=GREY,
-            gid="off scale",
-        )
-
-
-def inset(ax: Axes, curves: Sequence[tuple[np.ndarray, np.ndarray]], gap: tuple[float, float]) -> Axes | None:
-    """Zoom in on the end of training where the curves lie on each other, in a free place of the panel.
-
-    Parameters
-    ----------
-    curves: (x, y) of every line and band edge of the panel, in data coordinates.
-    gap: room that the inset's tick labels need at its left and below it, as fractions of the panel.
-
-    Returns
-    -------
-    The inset, or None where the curves lie apart or no place is free of data.
-    """
-    low, high = ax.get_xlim()
-    last = max(float(x.max()) for x, _ in curves)
-    window = (last - 0.22 * (last - min(float(x.min()) for x, _ in curves)), last)
-    inside = [y[(x >= window[0]) & (x <= window[1])] for x, y in curves]
-    inside = [y for y in inside if len(y) >= 2]
-    bottom, top = ax.get_ylim()
-    if len(inside) < 2:
-        return None
-    ends = (min(float(y.min()) for y in inside), max(float(y.max()) for y in inside))
-    spread = ends[1] - ends[0]
-    if not 1e-6 * (top - bottom) < spread < COINCIDENT * (top - bottom):
-        return None
-    pad = 0.15 * spread
-    frame = (window[0], ends[0] - pad, window[1] + 0.01 * (high - low), ends[1] + pad)
-    place = free_place([((x - low) / (high - low), (y - bottom) / (top - bottom)) for x, y in curves], gap)
-    if place is None:
-        return None
-    child = ax.inset_axes(place, xlim=(frame[0], frame[2]), ylim=(frame[1], frame[3]), zorder=5, gid="inset")
-    lines = [line for line in ax.lines if np.size(line.get_xdata(orig=False)) > 2]
-    for number, line in enumerate(lines):
-        _draw_again(child, line, window[0], number / len(lines))
-    for shade in [shade for shade in ax.collections if str(shade.get_gid()).endswith("/band")]:
-        for path in shade.get_paths():
-            child.fill(*np.asarray(path.vertices).T, color=shade.get_facecolor()[0], linewidth=0)
-    child.set(xlim=(frame[0], frame[2]), ylim=(frame[1], frame[3]))
-    child.grid(False)
-    child.tick_params(bottom=False, labelbottom=False, pad=1, size=2)
-    child.yaxis.set_major_locator(MaxNLocator(nbins=3, steps=[1, 2, 2.5, 5, 10]))
-    for spine in child.spines.values():
-        spine.set(visible=True, linewidth=0.5, color=GREY)
-    _indicate(ax, frame, place)
-    return child
-
-
-def _indicate(ax: Axes, frame: tuple[float, float, float, float], place: tuple[float, float, float, float]) -> None:
-    """Frame what an inset shows, and lead from that frame to the inset where it lies above or below."""
-    ax.add_patch(Rectangle(frame[:2], frame[2] - frame[0], frame[3] - frame[1], fill=False, ec=LIGHT, lw=0.5, zorder=4))
-    inverse = ax.transAxes.inverted()  # the panel's limits are final by now
-    (left, low), (right, high) = (inverse.transform(ax.transData.transform(frame[i : i + 2])) for i in (0, 2))
-    top = place[1] + place[3]
-    if low >= top:
-        ends = (low, top)
-    elif high <= place[1]:
-        ends = (high, place[1])
-    else:
-        return
-    for corner, end in ((left, place[0]), (right, place[0] + place[2])):
-        lead = Line2D([corner, end], ends, color=LIGHT, linewidth=0.5, zorder=1.5, transform=ax.transAxes)
-        ax.add_line(lead)
-
-
-def _draw_again(ax: Axes, line: Line2D, start: float, phase: float) -> None:
-    """Draw a line of a panel in its inset as well, with markers of its own from `start` on."""
-    x, y = line.get_data(orig=False)
-    (again,) = ax.plot(x, y, gid=f"inset/{line.get_gid()}", linestyle=line.get_linestyle())
-    for name in COPIED:
-        getattr(again, f"set_{name}")(getattr(line, f"get_{name}")())
-    if line.is_dashed():
-        again.set_linestyle((0, TEST_DASHES))
-    if line.get_linestyle() != "None":
-        inside = int((np.asarray(x) >= start).sum())
-        step = max(1, inside // 3)
-        again.set_markevery((np.size(x) - inside + int(phase * step), step))
-
-
-def free_place(
-    curves: Sequence[tuple[np.ndarray, np.ndarray]], gap: tuple[float, float]
-) -> tuple[float, float, float, float] | None:
-    """Return (left, bottom, width, height) of the largest rectangle tried that no curve enters, or None.
-
-    All in fractions of the panel. `gap` is the room that is kept free at the rectangle's left and below it as well.
-    """
-    at = np.linspace(0, 1, 400)
-    dense = [np.stack([at, np.interp(at, x, y, left=np.nan, right=np.nan)]) for x, y in curves if len(x) > 1]
-    if not dense:
-        return None
-    points = np.concatenate(dense, axis=1)
-    points = points[:, np.isfinite(points[1])]
-    near = 0.035
-    for width, height in ((0.62, 0.50), (0.56, 0.44), (0.50, 0.38), (0.44, 0.34), (0.38, 0.30)):
-        free = []
-        for left in np.linspace(gap[0] + 0.02, 0.98 - width, 9):
-            for low in np.linspace(gap[1] + 0.03, 0.97 - height, 9):
-                box = (left - gap[0] - near, left + width + near, low - gap[1] - near, low + height + near)
-                x, y = points
-                if not ((x > box[0]) & (x < box[1]) & (y > box[2]) & (y < box[3])).any():
-                    free.append((float(left), float(low), width, height))
-        if free:
-            # The lowest at the right, where rising curves leave most room.
-            return max(free, key=lambda place: (place[0] - place[1], place[0]))
-    return None
+        aside(ax, f"↑ {high:,.0f} at step {step:,.0f}", (0, 1), (2, 1.5), ha="left", va="bottom", gid="off scale")
 
 
 def legend(figure: Figure, handles: Sequence[Line2D | Patch]) -> Legend:
@@ -479,55 +291,42 @@ def legend(figure: Figure, handles: Sequence[Line2D | Patch]) -> Legend:
         columns = min(columns - 1, -(-len(handles) // rows))
 
 
+def entry(label: str, **look: Any) -> Line2D:
+    """Return a legend entry: a line without points."""
+    return Line2D([], [], label=label, **look)
+
+
 def handle(label: str, look: Look) -> Line2D:
     """Return a legend entry of one curve."""
-    return Line2D(
-        [],
-        [],
-        label=label,
-        color=look.colour,
-        marker=look.marker,
-        linewidth=look.width,
-        markersize=3.4,
-        markeredgewidth=0,
-        linestyle=(0, TEST_DASHES) if look.dashed else "-",
-    )
+    line: dict[str, Any] = {"color": look.colour, "linewidth": look.width, "linestyle": dashes(look.dashed)}
+    return entry(label, marker=look.marker, markersize=3.4, markeredgewidth=0, **line)
 
 
 def split_handles() -> list[Line2D]:
     """Return the legend entries that tell train (solid) from test (dashed)."""
-    plain: dict[str, Any] = {"color": GREY, "linewidth": 1.1}
-    return [Line2D([], [], label="train", **plain), Line2D([], [], label="test", linestyle=(0, TEST_DASHES), **plain)]
+    sides = (("train", False), ("test", True))
+    return [entry(name, color=GREY, linewidth=1.1, linestyle=dashes(dashed)) for name, dashed in sides]
 
 
 def memorization_handle() -> Line2D:
     """Return the legend entry of the memorization line."""
-    return Line2D([], [], label="memorization", color=GREY, linewidth=0.9, dashes=MEMORIZATION_DASHES)
+    return entry("memorization", color=GREY, linewidth=0.9, dashes=MEMORIZATION_DASHES)
 
 
 def unconverged_handle() -> Line2D:
     """Return the legend entry of fits that did not converge."""
-    return Line2D(
-        [],
-        [],
-        label="fit not converged",
-        linestyle="none",
-        marker="o",
-        markersize=3.6,
-        markerfacecolor="white",
-        markeredgecolor=GREY,
-        markeredgewidth=0.7,
-    )
+    marker: dict[str, Any] = {"marker": "o", "markersize": 3.6, "markerfacecolor": "white", "markeredgewidth": 0.7}
+    return entry("fit not converged", linestyle="none", markeredgecolor=GREY, **marker)
 
 
 def published_handle(label: str) -> Line2D:
     """Return the legend entry of published values."""
-    return Line2D([], [], label=label, linestyle="none", marker="x", color=LIGHT, markersize=4.2, markeredgewidth=0.8)
+    return entry(label, linestyle="none", marker="x", color=LIGHT, markersize=4.2, markeredgewidth=0.8)
 
 
-def band_handle(band: str, seeds: int) -> Patch:
+def band_handle(seeds: int) -> Patch:
     """Return the legend entry of the band over several seeds."""
-    return Patch(facecolor=GREY, alpha=0.25, linewidth=0, label=f"{BANDS[band][1]}, {seeds} seeds")
+    return Patch(facecolor=GREY, alpha=0.25, linewidth=0, label=f"smallest to largest, {seeds} seeds")
 
 
 def settle(figure: Figure) -> None:

@@ -14,14 +14,21 @@ from matplotlib.ticker import LogLocator, NullFormatter, StrMethodFormatter
 
 from ..runtime.errors import UserError
 from . import style
-from .panels import COLUMNS, STEP, letter, seeds
+from .panels import STEP
 from .style import Look
+from .table import COLUMNS, letter, seeds
+from .words import architecture_title, dataset_title
 
 #: A curve is averaged over windows of steps so that it has at most this many points.
 POINTS = 200
 #: Panels side by side where there is a single data set.
 ACROSS = 3
 LOSS, ACCURACY, DECAY = "Training loss", "Batch accuracy (%)", "Learning rate"
+CAPTION = (
+    "Training of every run: mean loss (left axis, logarithmic) and accuracy (right axis) on the training batches, "
+    f"augmented where the run augments, averaged over windows of steps (at most {POINTS} points a curve). Dotted: steps "
+    "where the learning rate falls."
+)
 LOOKS = {LOSS: Look("#000000", "", 1.1), ACCURACY: Look("#3f7fa6", "", 1.1, dashed=True)}
 
 
@@ -103,7 +110,7 @@ def _windows(history: pd.DataFrame) -> pd.DataFrame:
 
 def draw(table: pd.DataFrame, runs: Sequence[str], spec: Mapping[str, Any]) -> Figure:
     """Draw the figure from its table."""
-    look, titles = style.style(spec), spec.get("titles")
+    look = style.style(spec)
     where = places(runs)
     rows, columns = max(p.row for p in where) + 1, max(p.column for p in where) + 1
     single = len({place.dataset for place in where}) == 1
@@ -112,10 +119,10 @@ def draw(table: pd.DataFrame, runs: Sequence[str], spec: Mapping[str, Any]) -> F
     for place in where:
         ax = made.add_subplot(grid[place.row, place.column])
         here = table[table["panel"] == place.letter]
-        right = _panel(ax, here, look["band"], place.letter)
-        kind = f"{style.architecture_title(place.architecture, titles)}\n{_labels(place.labels)}"
+        right = _panel(ax, here, place.letter)
+        kind = f"{architecture_title(place.architecture)}\n{_labels(place.labels)}"
         if single or place.row == 0:
-            head = kind.replace("\n", ", ") if single else style.dataset_title(place.dataset, titles)
+            head = kind.replace("\n", ", ") if single else dataset_title(place.dataset)
             ax.set_title(head, pad=4)
         style.panel_letter(ax, place.letter)
         row = [p.column for p in where if p.row == place.row]
@@ -130,7 +137,7 @@ def draw(table: pd.DataFrame, runs: Sequence[str], spec: Mapping[str, Any]) -> F
         if last and place.column < columns - 1:  # what stands beside it has the empty place there: columns make no room
             for beside in (right.yaxis, *ax.texts):
                 beside.set_in_layout(False)
-    style.legend(made, _handles(table, look["band"]))
+    style.legend(made, _handles(table))
     style.settle(made)
     return made
 
@@ -148,12 +155,12 @@ def _logarithmic(ax: Axes) -> None:
     ax.yaxis.set_minor_formatter(NullFormatter())
 
 
-def _panel(ax: Axes, here: pd.DataFrame, band: str, name: str) -> Axes:
+def _panel(ax: Axes, here: pd.DataFrame, name: str) -> Axes:
     """Draw one panel; return its right axis, of the accuracy."""
     right = ax.twinx()
     for axis, quantity in ((ax, LOSS), (right, ACCURACY)):
         rows = here[here["quantity"] == quantity]
-        style.curve(axis, rows, LOOKS[quantity], band=band, gid=f"{name}/{quantity}")
+        style.curve(axis, rows, LOOKS[quantity], gid=f"{name}/{quantity}")
     for step in here.loc[here["quantity"] == DECAY, "x"].unique():
         ax.axvline(step, color=style.LIGHT, linewidth=0.7, linestyle=(0, (1, 1.5)), zorder=1, gid="decay")
     if (here.loc[here["quantity"] == LOSS, "y"] > 0).all():
@@ -167,7 +174,7 @@ def _panel(ax: Axes, here: pd.DataFrame, band: str, name: str) -> Axes:
     return right
 
 
-def _handles(table: pd.DataFrame, band: str) -> list[Any]:
+def _handles(table: pd.DataFrame) -> list[Any]:
     """Return the legend's entries."""
     decay = Line2D([], [], label="learning rate falls", color=style.LIGHT, linewidth=0.7, linestyle=(0, (1, 1.5)))
     count = seeds(table)
@@ -175,27 +182,18 @@ def _handles(table: pd.DataFrame, band: str) -> list[Any]:
         style.handle("training loss (left axis)", LOOKS[LOSS]),
         style.handle("batch accuracy (right axis)", LOOKS[ACCURACY]),
         *([decay] if (table["quantity"] == DECAY).any() else []),
-        *([style.band_handle(band, count)] if count > 1 else []),
+        *([style.band_handle(count)] if count > 1 else []),
     ]
 
 
-def caption(spec: Mapping[str, Any]) -> str:
-    """Return the figure's caption."""
-    return (
-        "Training of every run: mean loss (left axis, logarithmic) and accuracy (right axis) on the training batches, "
-        f"augmented where the run augments, averaged over windows of steps (at most {POINTS} points a curve). Dotted: "
-        "steps where the learning rate falls."
-    )
-
-
-def alt(table: pd.DataFrame, spec: Mapping[str, Any]) -> str:
+def alt(table: pd.DataFrame) -> str:
     """Return what the figure shows, in words."""
     sentences = ["Training loss and batch accuracy against training step."]
     for name, rows in table.groupby("panel", sort=False):
         ends = {q: of[of["x"] == of["x"].max()]["y"].mean() for q, of in rows.groupby("quantity") if q != DECAY}
         head = rows.iloc[0]
         sentences.append(
-            f"({name}) {style.dataset_title(head['dataset'])}, {style.architecture_title(head['architecture'])}, "
+            f"({name}) {dataset_title(head['dataset'])}, {architecture_title(head['architecture'])}, "
             f"{_labels(head['labels'])}: loss {ends[LOSS]:.3g}, accuracy {ends[ACCURACY]:.3g} % at the end."
         )
     return " ".join(sentences)

@@ -6,6 +6,7 @@ Imported by the Snakefile, so nothing heavy is imported here.
 from __future__ import annotations
 
 import copy
+import os
 import re
 from collections.abc import Mapping
 from pathlib import Path
@@ -19,6 +20,9 @@ from ..runtime.errors import UserError, nearest
 from .registry import ARCHITECTURES, DATASETS, PROBES
 
 SCHEMA_FILE = Path(__file__).resolve().parents[3] / "schemas" / "config.schema.yaml"
+PAPER = SCHEMA_FILE.parents[2] / "config.yaml"
+#: A run's evaluations are spelled out in its jobs, one by one.
+MOST_EVALUATIONS = 100_000
 NUMBER_AS_TEXT = re.compile(r"^[+-]?\d+(\.\d*)?[eE][+-]?\d+$")
 #: JSON schema's types in words.
 TYPES = {
@@ -39,14 +43,37 @@ def load_schema() -> Schema:
 
 
 def load_overlays(*names: str | Path) -> dict[str, Any]:
-    """Return configuration files merged as Snakemake does: mappings deeply, everything else replaced."""
+    """Return config.yaml with overlays merged into it as Snakemake does: mappings deeply, everything else replaced."""
     from snakemake.common.configfile import load_configfile
     from snakemake.utils import update_config
 
     config: dict[str, Any] = {}
-    for name in names:
+    for name in (PAPER, *names):
+        refuse_repeated_keys(name)
         update_config(config, load_configfile(name))
     return config
+
+
+def refuse_repeated_keys(file: str | Path) -> None:
+    """Raise `UserError` if a YAML file gives a key twice in one mapping: the first would be lost in silence."""
+    try:
+        waiting = [yaml.compose(Path(file).read_text(encoding="utf-8"), yaml.SafeLoader)]
+    except (OSError, yaml.YAMLError):
+        return  # Snakemake says what is wrong
+    while waiting:
+        node = waiting.pop()
+        if isinstance(node, yaml.SequenceNode):
+            waiting += node.value
+        elif isinstance(node, yaml.MappingNode):
+            lines: dict[str, int] = {}
+            for key, value in node.value:
+                name, line = str(key.value), key.start_mark.line + 1
+                if name in lines:
+                    raise UserError(
+                        f"{file}: the key '{name}' stands in line {lines[name]} and again in line {line}; keep one"
+                    )
+                lines[name] = line
+                waiting.append(value)
 
 
 def resolve(config: Mapping[str, Any]) -> dict[str, Any]:
@@ -59,6 +86,7 @@ def resolve(config: Mapping[str, Any]) -> dict[str, Any]:
     complete = _without_null(copy.deepcopy(dict(config)), ("datasets", "architectures", "probes"))
     check(complete, schema, "config")
     fill(complete, schema)
+    complete["data"]["root"] = _folder(complete["data"]["root"])
     _network_defaults(complete)
     for name, options in complete["datasets"].items():
         if name not in DATASETS:
@@ -148,9 +176,12 @@ def _sentence(error: ValidationError, where: str) -> str:
         allowed = [str(item) for item in rule]
         return f"{where}: {path} is {value!r}{nearest(str(value), allowed)}; allowed: {', '.join(allowed)}"
     meaning = schema.get("description")
+    bound = {"minimum": "at least", "maximum": "at most", "exclusiveMinimum": "above", "exclusiveMaximum": "below"}
     if error.validator == "type":
         wanted = " or ".join(TYPES[name] for name in ([rule] if isinstance(rule, str) else rule))
         said = f"{where}: {path} is {'empty' if value is None else repr(value)}, not {wanted}"
+    elif error.validator in bound:
+        said = f"{where}: {path} is {value!r}, but must be {bound[error.validator]} {rule}"
     else:
         said = f"{where}: {path} is {value!r}: {error.message}"
     return said + (f"; it means: {meaning}" if meaning else "")
@@ -161,6 +192,16 @@ def _without_null(config: dict[str, Any], keys: tuple[str, ...]) -> dict[str, An
         if isinstance(config.get(key), dict):
             config[key] = {name: entry for name, entry in config[key].items() if entry is not None}
     return config
+
+
+def _folder(root: str) -> str:
+    """Return `data.root` with `~` and environment variables replaced."""
+    folder = os.path.expanduser(os.path.expandvars(root))
+    if unset := re.search(r"\$\w+|\$\{.*?\}|^~[^/]*", folder):
+        raise UserError(
+            f"config: data.root is '{root}', but {unset[0]} stands for nothing here; set it or write the folder"
+        )
+    return folder
 
 
 def _options(options: dict[str, Any], properties: Schema, where: str) -> None:
@@ -218,4 +259,9 @@ def _run(run: dict[str, Any], config: dict[str, Any], schema: Schema, where: str
     if run["evaluate_every"] > run["steps"]:
         raise UserError(
             f"config: {where}.evaluate_every is {run['evaluate_every']}, more than its {run['steps']} steps"
+        )
+    if run["steps"] > MOST_EVALUATIONS * run["evaluate_every"]:
+        raise UserError(
+            f"config: {where} makes {run['steps'] // run['evaluate_every']} evaluations; raise evaluate_every until they are "
+            f"at most {MOST_EVALUATIONS}"
         )

@@ -76,10 +76,11 @@ _ANY_NETWORK: Entry = {
 }
 _EMBEDDING = {"embedding": _number("Width of the embedding.", 640, minimum=1)}
 
-#: name pattern (its groups are integers of the network) → module in `networks/`, options.
+#: name pattern (its groups are integers of the network) → module in `networks/`, layers with weights (`depth`, where it is
+#: no group of the name), options.
 ARCHITECTURES: dict[str, Entry] = {
-    r"mlp(?P<width>[1-9]\d*)": {"module": "mlp", "options": _ANY_NETWORK},
-    r"lenet": {"module": "lenet", "options": _ANY_NETWORK | _EMBEDDING},
+    r"mlp(?P<width>[1-9]\d*)": {"module": "mlp", "depth": 2, "options": _ANY_NETWORK},
+    r"lenet": {"module": "lenet", "depth": 4, "options": _ANY_NETWORK | _EMBEDDING},
     r"wrn-(?P<depth>[1-9]\d*)-(?P<width>[1-9]\d*)": {
         "module": "wrn",
         "options": _ANY_NETWORK
@@ -131,7 +132,10 @@ PROBES: dict[str, Entry] = {
             "metric": _choice("Distance.", "l2", "l1", "cosine"),
             "k": _number("Neighbours that vote.", 30, minimum=1),
             "k_max": _number(
-                "Neighbours kept on disk; any k up to it is read off without another search.", 30, minimum=1
+                "Neighbours kept on disk; any k up to it is read off without another search.",
+                30,
+                minimum=1,
+                maximum=100_000,
             ),
             "k_sweep": {
                 "type": "array",

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
+from functools import cached_property
 from typing import Any
 
 from ..runtime.errors import UserError, nearest
@@ -33,12 +34,12 @@ class Run:
         """The run's folder below `results/<experiment>/`."""
         return f"{self.dataset}/{self.architecture}/{self.labels}/seed{self.seed}"
 
-    @property
+    @cached_property
     def evaluations(self) -> list[int]:
         """Steps at which the network is evaluated: 0, every `evaluate_every`, and the last."""
         return sorted({*range(0, self.steps, self.evaluate_every), self.steps})
 
-    @property
+    @cached_property
     def checkpoints(self) -> list[int]:
         """Evaluations whose weights are kept and whose features are probed."""
         steps = self.evaluations
@@ -72,16 +73,23 @@ class Experiment:
 
     def shards(self, run: Run) -> list[Shard]:
         """Return the run's shards: its embeddings in pieces, and its hidden layers at the last step if asked for."""
-        size, steps = self.config["shards"]["evaluations"], run.checkpoints
-        pieces = [tuple(steps[start : start + size]) for start in range(0, len(steps), size)]
-        shards = [Shard(f"steps{piece[0]:06d}-{piece[-1]:06d}", piece, "embedding") for piece in pieces]
-        if run.layers == "all":
-            shards.append(Shard(f"layers{run.steps:06d}", (run.steps,), "hidden"))
-        return shards
+        return list(self._shards[run.path].values())
 
     def shard(self, wildcards: Mapping[str, Any]) -> Shard:
         """Return the shard that a job's wildcards name."""
-        return next(s for s in self.shards(self.run(wildcards)) if s.name == wildcards["shard"])
+        return self._shards[self.run(wildcards).path][wildcards["shard"]]
+
+    @cached_property
+    def _shards(self) -> dict[str, dict[str, Shard]]:
+        return {path: {shard.name: shard for shard in self._cut(run)} for path, run in self.runs.items()}
+
+    def _cut(self, run: Run) -> Iterator[Shard]:
+        size, steps = self.config["shards"]["evaluations"], run.checkpoints
+        for start in range(0, len(steps), size):
+            piece = tuple(steps[start : start + size])
+            yield Shard(f"steps{piece[0]:06d}-{piece[-1]:06d}", piece, "embedding")
+        if run.layers == "all":
+            yield Shard(f"layers{run.steps:06d}", (run.steps,), "hidden")
 
     def labels(self, wildcards: Mapping[str, Any]) -> Run:
         """Return a run that is trained on the label set that a job's wildcards name."""
@@ -134,6 +142,17 @@ def network(config: Mapping[str, Any], architecture: str) -> dict[str, Any]:
     """Return the network's part of a specification: module, integers of the name, options."""
     entry = architecture_entry(architecture)
     return {"module": entry["module"], **entry["values"], **config["architectures"][architecture]}
+
+
+def depth(architecture: str) -> int:
+    """Return how many layers with weights lie between a network's input and its logits, as its name or the registry says."""
+    entry = architecture_entry(architecture)
+    layers = entry["values"].get("depth", entry.get("depth"))
+    if layers is None:
+        raise UserError(
+            f"registry: the entry of '{architecture}' lacks its depth, the number of layers with weights; add it"
+        )
+    return int(layers)
 
 
 def _same_labels(runs: Mapping[str, Run]) -> None:

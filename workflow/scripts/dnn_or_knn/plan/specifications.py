@@ -7,19 +7,62 @@ Snakemake compares these texts to decide what is stale, so each holds everything
 from __future__ import annotations
 
 import functools
+import hashlib
 import re
-from collections.abc import Mapping
-from typing import Any
+from collections.abc import Callable, Iterator, Mapping
+from typing import Any, NamedTuple
 
 import yaml
 
 from ..runtime.code_digest import SCRIPTS, code_digest
-from ..runtime.files import canonical
+from ..runtime.files import canonical, sha256
 from .configuration import choice_probes
 from .registry import DATASETS, PROBES, READ_OFF
-from .runs import Experiment
+from .runs import Experiment, depth
 
 Wildcards = Mapping[str, Any]
+#: Characters of a specification above which a job is given a file: a command may have 128 KiB, and a probe's has two.
+LONGEST = 40_000
+RUN = "{dataset}/{architecture}/{labels}/seed{seed}"
+#: The manifest that each rule makes, without its `.json`, below the experiment's folder.
+MANIFESTS = {
+    "prepare": "{dataset}/store/store",
+    "labels": "{dataset}/labels/{labels}/seed{seed}/labels",
+    "train": f"{RUN}/training",
+    "features": f"{RUN}/features/{{shard}}",
+    "probe": f"{RUN}/probes/{{probe}}/{{shard}}",
+    "measures": f"{RUN}/measures/measures",
+    "collect": "measures/measures",
+    "figure": "figures/figure{figure}",
+    "training_curves": "figures/training",
+    "claims": "claims/claims",
+    "published": "claims/published",
+    "choices": "claims/choices",
+    "report": "report",
+}
+
+
+class Task(NamedTuple):
+    """One job that the configuration spells out."""
+
+    rule: str
+    wildcards: dict[str, str]
+    spec: str  #: the specification
+    manifest: str  #: the manifest that it makes, without its `.json`, below the experiment's folder
+
+
+#: Figure → the label sets of the runs that it shows, in the configuration's `figures` block and here by these names.
+FIGURES = {
+    1: ["true"],
+    2: ["true"],
+    3: ["true"],
+    4: ["true", "random_layers"],
+    5: ["true"],
+    6: ["random"],
+    7: ["overfit"],
+}
+#: Figures that show every network; the others show one.
+EVERY_NETWORK = {1, 2, 3}
 
 
 def specification(script: str, *modules: str, **values: Any) -> str:
@@ -53,6 +96,52 @@ class Jobs:
         }
         alternatives = {name: "|".join(map(re.escape, sorted(words))) for name, words in names.items()}
         return alternatives | {"seed": r"\d+", "shard": r"(steps\d+-|layers)\d+"}
+
+    # All jobs, and how one is told its specification.
+
+    @functools.cached_property
+    def tasks(self) -> list[Task]:
+        """Every job that the configuration spells out, from the data sets to the page."""
+        return [
+            Task(rule, wildcards, getattr(self, rule)(wildcards), MANIFESTS[rule].format(**wildcards))
+            for rule, wildcards in self._spelled_out()
+        ]
+
+    def _spelled_out(self) -> Iterator[tuple[str, dict[str, str]]]:
+        runs = self.experiment.runs.values()
+        yield from (("prepare", {"dataset": name}) for name in dict.fromkeys(run.dataset for run in runs))
+        for dataset, labels, seed in dict.fromkeys((run.dataset, run.labels, run.seed) for run in runs):
+            yield "labels", {"dataset": dataset, "labels": labels, "seed": str(seed)}
+        for run in runs:
+            of_run = {name: str(getattr(run, name)) for name in ("dataset", "architecture", "labels", "seed")}
+            yield "train", of_run
+            for shard in self.experiment.shards(run):
+                yield "features", of_run | {"shard": shard.name}
+                yield from (("probe", of_run | {"probe": probe, "shard": shard.name}) for probe in self.probes)
+            yield "measures", of_run
+        yield from (("figure", {"figure": str(number)}) for number in range(1, 8))
+        ends = (
+            "collect",
+            "training_curves",
+            "claims",
+            "published",
+            *(["choices"] if self.config["choices"] else []),
+            "report",
+        )
+        yield from ((rule, {}) for rule in ends)
+
+    def told(self, rule: str) -> Callable[[Wildcards], str]:
+        """Return what tells a job of a rule its specification: the text, or the file that holds a long one.
+
+        The file is named by its content, so that Snakemake, which compares what is returned here, sees every change.
+        """
+        return lambda wildcards: self.word(getattr(self, rule)(wildcards))
+
+    def word(self, spec: str) -> str:
+        """Return a specification as it stands on a command line: the text, or the name of the file for a long one."""
+        if len(spec) <= LONGEST:
+            return spec
+        return f"{self.results}/.specs/{hashlib.sha256(spec.encode()).hexdigest()[:32]}.json"
 
     # Specifications, one per stage.
 
@@ -143,15 +232,15 @@ class Jobs:
     def figure(self, wildcards: Wildcards) -> str:
         """One figure of the paper: which runs it shows, and its look."""
         number = int(wildcards["figure"])
-        shown = self._shown()
+        more: dict[str, Any] = {}
         if number == 4:
-            if self.config["layer_input"] == "mean":
-                shown["input_layer"] = "mean"
-            shown["published"] = [
+            more["input_layer"] = self.config["layer_input"]
+            more["published"] = [
                 {"dataset": entry["dataset"], "architecture": entry["architecture"], "layer": layer, "accuracy": value}
                 for entry in published()["layer_test_accuracy"]
                 for layer, value in zip(entry["layers"], entry["code"], strict=True)
-                if entry["dataset"] in shown["datasets"] and entry["architecture"] == shown["architecture"]
+                if entry["dataset"] in self.config["datasets"]
+                and entry["architecture"] == self.config["figures"]["architecture"]
             ]
         return specification(
             "figure.py",
@@ -159,13 +248,15 @@ class Jobs:
             figure=number,
             style=self.config["figures"]["style"],
             probes=list(self.config["probes"]),
-            missing=self._missing(number),
-            **shown,
+            **self._runs_of(number),
+            **more,
         )
 
-    def curves(self, _wildcards: Wildcards) -> str:
+    def training_curves(self, _wildcards: Wildcards) -> str:
         """The training curves of all runs."""
-        return specification("curves.py", style=self.config["figures"]["style"], runs=list(self.experiment.runs))
+        return specification(
+            "training_curves.py", style=self.config["figures"]["style"], runs=list(self.experiment.runs)
+        )
 
     def claims(self, _wildcards: Wildcards) -> str:
         """The verdicts on the paper's claims."""
@@ -190,15 +281,19 @@ class Jobs:
             **self._shown(),
         )
 
-    def beside(self, _wildcards: Wildcards) -> str:
+    def published(self, _wildcards: Wildcards) -> str:
         """The experiment's numbers beside the published ones."""
         kinds = {options["kind"]: name for name, options in reversed(self.config["probes"].items())}
-        return specification("beside.py", published=published(), labels=self._shown()["labels"], knn=kinds.get("knn"))
+        return specification(
+            "published.py", published=published(), labels=self._shown()["labels"], knn=kinds.get("knn")
+        )
 
     def report(self, _wildcards: Wildcards) -> str:
         """The experiment's page, which shows the configuration but for what only says how jobs run."""
         apart = ("data", "device", "jobs", "shards")
-        return specification("report.py", config={key: value for key, value in self.config.items() if key not in apart})
+        shown = {key: value for key, value in self.config.items() if key not in apart}
+        page = {path.name: sha256(path) for path in sorted((SCRIPTS.parent / "report").glob("page.*"))}
+        return specification("report.py", config=shown, page=page)
 
     # Inputs.
 
@@ -228,7 +323,7 @@ class Jobs:
     def _shown(self) -> dict[str, Any]:
         figures = self.config["figures"]
         return {
-            "architectures": list(self.config["architectures"]),
+            "architectures": sorted(self.config["architectures"], key=depth),
             "datasets": list(self.config["datasets"]),
             "architecture": figures["architecture"],
             "labels": {
@@ -239,19 +334,12 @@ class Jobs:
             },
         }
 
-    def _missing(self, number: int) -> list[str]:
-        """Return the runs (without their seeds) that a figure shows and the configuration does not train."""
-        shown = self._shown()
-        labels, one = shown["labels"], [shown["architecture"]]
-        architectures, kinds = {
-            1: (shown["architectures"], ["true"]),
-            2: (shown["architectures"], ["true"]),
-            3: (shown["architectures"], ["true"]),
-            4: (one, ["true", "random_layers"]),
-            5: (one, ["true"]),
-            6: (one, ["random"]),
-            7: (one, ["overfit"]),
-        }[number]
+    def _runs_of(self, number: int) -> dict[str, Any]:
+        """Return the runs that a figure shows, and which of them (without their seeds) are not configured."""
+        shown, kinds = self._shown(), FIGURES[number]
+        datasets, labels = shown["datasets"], [shown["labels"][kind] for kind in kinds]
+        networks = shown["architectures"] if number in EVERY_NETWORK else [shown["architecture"]]
         have = {f"{r.dataset}/{r.architecture}/{r.labels}": r for r in self.experiment.runs.values()}
-        wanted = [f"{d}/{a}/{labels[kind]}" for kind in kinds for d in shown["datasets"] for a in architectures]
-        return [name for name in wanted if name not in have or (number == 4 and have[name].layers != "all")]
+        wanted = [f"{d}/{a}/{name}" for name in labels for d in datasets for a in networks]
+        missing = [name for name in wanted if name not in have or (number == 4 and have[name].layers != "all")]
+        return {"architectures": networks, "datasets": datasets, "labels": labels, "missing": missing}

@@ -9,45 +9,69 @@ from __future__ import annotations
 
 import contextlib
 import copy
+import functools
 import glob
 import hashlib
 import os
 import sys
-from collections.abc import Iterable, Mapping
+from collections.abc import Callable, Iterable, Mapping, Set
 from pathlib import Path
 from typing import Any
 
 import yaml
 from snakemake.utils import update_config
 
-from ..runtime.code_digest import NOT_CODE, SCRIPTS, code_digest
+from ..features import marks
+from ..runtime.code_digest import SCRIPTS, code_digest, runtime_digest
+from ..runtime.command_line import RUNTIME
 from ..runtime.errors import UserError
-from ..runtime.files import bring_dates_back, read_json, write_json
-from .runs import Experiment, create
-from .specifications import Jobs
+from ..runtime.files import bring_dates_back, read_json, remove, write_json, write_text
+from .configuration import PAPER, load_overlays, refuse_repeated_keys
+from .runs import create
+from .specifications import RUN, Jobs
+from .staleness import stale
 
 WORKFLOW = SCRIPTS.parent
 #: Tells remote jobs which experiment the head runs, even if its name is edited meanwhile.
 EXPERIMENT = "DNN_OR_KNN_EXPERIMENT"
+#: What the head started with, in the experiment's folder.
+FROZEN = ".frozen.json"
+#: Where `results.py why` wants to read which results are stale.
+WHY = "DNN_OR_KNN_WHY"
+#: Looked for once a run of Snakemake.
+found_stale = functools.cache(stale)
 
 
-def start(config: Mapping[str, Any], given: Mapping[str, Any], *, remote: bool) -> Jobs:
+def start(config: Mapping[str, Any], files: Iterable[str | Path], given: Mapping[str, Any], *, remote: bool) -> Jobs:
     """Return the jobs of the configured experiment; in a remote job, of the one that the head froze.
 
     Parameters
     ----------
     config: the files' configuration and, on top, what the command line gave.
+    files: those files.
     given: what the command line gave, from `--config`.
     """
     os.environ["PATH"] = os.pathsep.join([os.path.dirname(sys.executable), os.environ.get("PATH", "")])
     if not remote:
+        for file in files:
+            refuse_repeated_keys(file)
         complete = copy.deepcopy(dict(config))
         update_config(complete, as_in_a_file(given))
-        return Jobs(create(complete))
+        return Jobs(create(in_order(complete, load_overlays())))
     frozen = read_json(_frozen(os.environ.get(EXPERIMENT, str(config.get("experiment")))))
     if frozen["code"] != workflow_digest():
         raise UserError("the code under workflow/ changed while Snakemake was running; stop it and start it again")
     return Jobs(create(frozen["config"]))
+
+
+def in_order(value: Any, pattern: Any) -> Any:
+    """Return mappings, however deep, with their keys in the order of `pattern`'s, and after them those that it lacks.
+
+    Snakemake puts the keys of overlays and of `--config` first, and figures follow the order of the keys.
+    """
+    if not (isinstance(value, Mapping) and isinstance(pattern, Mapping)):
+        return value
+    return {key: in_order(value[key], pattern.get(key)) for key in [*pattern, *value] if key in value}
 
 
 def as_in_a_file(value: Any) -> Any:
@@ -64,34 +88,110 @@ def as_in_a_file(value: Any) -> Any:
     return value
 
 
-def freeze(experiment: Experiment) -> None:
-    """Write down the configuration and the code that this run of Snakemake uses; mend dates that lie in the future."""
-    moved = bring_dates_back(experiment.results)
+def forcing(jobs: Jobs, workflow: Any) -> Callable[[object], list[str]]:
+    """Return the input function of the rule that all others follow from: it names no input, and forces what is stale.
+
+    Snakemake calls it once its DAG is there and before it looks for what is to run. `--forcerun` would also make
+    targets of what is forced. Nothing on disk changes, so that a dry run says what would run.
+    """
+
+    @functools.cache
+    def force() -> None:
+        found = found_stale(jobs)
+        if path := os.environ.get(WHY):
+            write_json(path, [{"rule": t.rule, "wildcards": t.wildcards, "reasons": r} for t, r in found])
+        heeded = "params" in {str(trigger) for trigger in workflow.rerun_triggers}
+        if heeded:
+            workflow.dag.forcefiles.update(f"{jobs.results}/{task.manifest}.provenance.json" for task, _ in found)
+        if found:
+            print(
+                f"{len(found)} results in {jobs.results} were made with other values, code or inputs than they would be now "
+                f"(workflow/scripts/results.py why says which); "
+                + ("they are stale" if heeded else "they stay as they are, since --rerun-triggers has no params"),
+                file=sys.stderr,
+            )
+
+    def sources(_wildcards: object) -> list[str]:
+        if workflow.is_main_process:
+            force()
+        return []
+
+    return sources
+
+
+def freeze(jobs: Jobs, running: Iterable[Any]) -> None:
+    """Write down the configuration and the code that this run of Snakemake uses, and ready the results' folder.
+
+    Dates that lie in the future are mended, and features that nobody will read any more are let go.
+
+    Parameters
+    ----------
+    running: Snakemake's jobs that are about to run.
+    """
+    results = Path(jobs.results)
+    moved = bring_dates_back(results)
     if moved:
-        print(f"{experiment.results}: {moved} files were dated in the future; they are dated now", file=sys.stderr)
-    os.environ[EXPERIMENT] = experiment.config["experiment"]
-    frozen = {"config": experiment.config, "code": workflow_digest()}
+        print(f"{results}: {moved} files were dated in the future; they are dated now", file=sys.stderr)
+    os.environ[EXPERIMENT] = jobs.config["experiment"]
+    os.environ[RUNTIME] = runtime_digest()
+    frozen = {"config": jobs.config, "code": workflow_digest()}
     # In the order of the configuration, which is the order in figures.
-    write_json(_frozen(experiment.config["experiment"]), frozen, sort_keys=False)
+    write_json(_frozen(jobs.config["experiment"]), frozen, sort_keys=False)
+    _write_specifications(jobs)
+    if jobs.config["keep"]["features"] == "until-probed":
+        outputs = {str(path) for job in running for path in job.output}
+        for folder in marks.release(results, _readers(jobs, outputs)):
+            print(f"{folder} is let go: no probe of the configuration will read it", file=sys.stderr)
+
+
+def _write_specifications(jobs: Jobs) -> None:
+    """Write the specifications that are too long for a command line, and remove those of former runs."""
+    wanted = {Path(word): task.spec for task in jobs.tasks if (word := jobs.word(task.spec)) != task.spec}
+    folder = Path(jobs.results) / ".specs"
+    for old in {*folder.glob("*")} - wanted.keys():
+        remove(old)
+    for path, spec in wanted.items():
+        write_text(path, spec)
+
+
+def _readers(jobs: Jobs, outputs: Set[str]) -> set[Path]:
+    """Return the marks of the probes that have yet to read features: in this run of Snakemake, or in a later one."""
+    results = Path(jobs.results)
+    again = outputs | {f"{results}/{task.manifest}.json" for task, _ in found_stale(jobs)}
+    readers = set()
+    for task in jobs.tasks:
+        made = f"{results}/{task.manifest}.json"
+        if task.rule == "probe" and (made in again or not os.path.exists(made)):
+            run, w = results / RUN.format(**task.wildcards), task.wildcards
+            readers.add(marks.of(run, w["shard"]) / w["probe"])
+    return readers
 
 
 def _frozen(experiment: str) -> Path:
-    return Path("results") / experiment / ".frozen.json"
+    return Path("results") / experiment / FROZEN
 
 
 def workflow_digest() -> str:
     """Return the digest of all rules, all code, and all tables that specifications are made from."""
     scripts = sorted(path.relative_to(SCRIPTS).as_posix() for path in SCRIPTS.rglob("*.py"))
-    tables = [*NOT_CODE, *(WORKFLOW / "resources").glob("*.yaml"), *(WORKFLOW / "schemas").glob("*.yaml")]
+    tables = [
+        SCRIPTS / "dnn_or_knn" / "plan" / "registry.py",
+        *(WORKFLOW / "resources").glob("*.yaml"),
+        *(WORKFLOW / "schemas").glob("*.yaml"),
+    ]
     texts = [WORKFLOW.parent / "Snakefile", *sorted([*tables, *(WORKFLOW / "rules").glob("*.smk")])]
-    parts = [code_digest(*scripts), *(path.read_text(encoding="utf-8") for path in texts)]
+    parts = [code_digest(*scripts), runtime_digest(), *(path.read_text(encoding="utf-8") for path in texts)]
     return hashlib.sha256("\0".join(parts).encode()).hexdigest()
 
 
 def overlays(configfiles: Iterable[str | Path]) -> str:
     """Return the overlays in use, separated by spaces; "config.yaml" without any."""
-    names = [os.path.relpath(name) for name in configfiles]
-    return " ".join([name for name in names if name != "config.yaml"] or ["config.yaml"])
+    return " ".join(os.path.relpath(name) for name in configfiles if Path(name) != PAPER) or PAPER.name
+
+
+def scripts() -> str:
+    """Return the folder of the stages' programs: as a short path in a checkout, else as an absolute one."""
+    return str(SCRIPTS.relative_to(Path.cwd()) if SCRIPTS.is_relative_to(Path.cwd()) else SCRIPTS)
 
 
 def local_gpus() -> int:
@@ -102,6 +202,17 @@ def local_gpus() -> int:
     return len(glob.glob("/dev/nvidia[0-9]*"))
 
 
-def gpus_per_job(device: str) -> int:
-    """Return how many GPUs a training, extraction or probe job asks for: 0 or 1."""
-    return int(device == "cuda" or (device == "auto" and local_gpus() > 0))
+def gpu(device: str, local: Callable[[], bool]) -> dict[str, Any]:
+    """Return the resources by which training, extraction and probe jobs ask for a GPU each, or for none.
+
+    On a cluster `auto` asks for one: the machine that Snakemake runs on tells nothing of the nodes. Where none is asked for,
+    none of a model is, whatever a profile's `default-resources` say.
+
+    Parameters
+    ----------
+    device: "auto", "cpu" or "cuda".
+    local: says, once jobs are planned, whether they run on this machine.
+    """
+    if device == "cpu":
+        return {"gpu": 0, "gpu_model": ""}
+    return {"gpu": lambda wildcards: int(device == "cuda" or not local() or local_gpus() > 0)}

@@ -1,103 +1,76 @@
-"""The pieces of a self-contained HTML page: no scripts, no network, light and dark, desktop, phone and paper."""
+"""What the page shows, as plain values from the results' JSON, and the page itself, by Jinja2 from its template.
+
+A cell of a table is text, or a mapping of ``tag``, ``verdict`` and ``text`` where a verdict is set apart.
+"""
 
 from __future__ import annotations
 
 import base64
-import html
 import re
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping
 from pathlib import Path
+from typing import Any
 
-STYLE = """
-:root { color-scheme: light dark; --ink: #1a1c1f; --soft: #5b6068; --line: #d8dbe0; --paper: #ffffff; --box: #f5f6f8;
-  --good: #11663c; --bad: #a3201b; --open: #7a5200; --link: #0b57b7; --inch: 8.5rem; }
-@media (prefers-color-scheme: dark) { :root { --ink: #e6e8eb; --soft: #a3a9b3; --line: #3a3f47; --paper: #15171a;
-  --box: #1f2226; --good: #6bd19c; --bad: #ff938c; --open: #f0c060; --link: #8ab8ff; } }
-* { box-sizing: border-box; }
-body { margin: 0 auto; padding: 1.5rem 1rem 4rem; max-width: 62rem; background: var(--paper); color: var(--ink);
-  font: 1rem/1.5 system-ui, sans-serif; }
-h1 { font-size: 1.8rem; line-height: 1.2; } h2 { margin-top: 3rem; border-bottom: 1px solid var(--line); }
-h3 { margin-top: 2rem; } a { color: var(--link); } p.soft, figcaption, .soft { color: var(--soft); }
-nav ul { display: flex; flex-wrap: wrap; gap: .3rem 1.2rem; padding: 0; list-style: none; }
-.skip { position: absolute; left: -99rem; padding: .5rem 1rem; background: var(--paper); }
-.skip:focus { left: 1rem; top: .5rem; }
-.wide { overflow-x: auto; border: 1px solid var(--line); border-radius: 6px; margin: 1rem 0; }
-:focus-visible { outline: 3px solid var(--link); outline-offset: 2px; }
-main:focus { outline: none; }
-table { border-collapse: collapse; width: 100%; font-size: .9rem; font-variant-numeric: tabular-nums; }
-caption { position: absolute; width: 1px; height: 1px; overflow: hidden; clip-path: inset(50%); }
-th, td { padding: .35rem .6rem; text-align: left; vertical-align: top; border-bottom: 1px solid var(--line); }
-tr:last-child > * { border-bottom: 0; } thead th { background: var(--box); vertical-align: bottom; }
-.supported { color: var(--good); font-weight: 600; } .not-supported { color: var(--bad); font-weight: 600; }
-.inconclusive { color: var(--open); font-weight: 600; }
-figure { margin: 1rem 0; } figure .wide { width: fit-content; max-width: 100%; background: #fff; margin-bottom: .5rem; }
-img { display: block; height: auto; width: calc(var(--inches) * var(--inch)); max-width: 100%; }
-pre { overflow-x: auto; background: var(--box); border: 1px solid var(--line); border-radius: 6px; padding: .8rem;
-  font-size: .85rem; } code { font-size: .9em; overflow-wrap: anywhere; }
-summary { cursor: pointer; padding: .3rem 0; }
-@media (max-width: 40rem) { :root { --inch: 5.6rem; } img { max-width: none; }
-  table { font-size: .8rem; } th, td { padding: .3rem .4rem; }
-  .stacked table { font-size: .95rem; } .stacked :is(tbody, tr, th, td) { display: block; } .stacked thead { display: none; }
-  .stacked tr > * { border: 0; } .stacked tr { border-bottom: 1px solid var(--line); padding: .4rem 0; }
-  .stacked td::before { content: attr(data-head) ": "; color: var(--soft); } }
-@media print { :root { color-scheme: light; --inch: 1in; --ink: #000; --soft: #444; --paper: #fff; --box: #f5f6f8;
-  --line: #ccc; --good: #11663c; --bad: #a3201b; --open: #7a5200; --link: #000; }
-  body { max-width: none; padding: 0; font-size: 10pt; } nav, .skip { display: none; } table { font-size: 8pt; }
-  figure, tr { break-inside: avoid; } h2, h3, summary { break-after: avoid; } thead { display: table-header-group; }
-  img { max-width: min(100%, calc(var(--inches) * var(--inch))); max-height: 21cm; width: auto; } .wide { overflow: visible; }
-  details.printed::details-content { content-visibility: visible; block-size: auto; } }
-"""
+import jinja2
+import yaml
+
+from ..claims.published import COLUMNS
+from ..claims.words import VERDICTS, wanted
+from ..measures import tables
+from ..runtime.code_digest import SCRIPTS
+from ..runtime.files import read_json
+
+#: The folder of the page's template and stylesheet.
+FOLDER = SCRIPTS.parent / "report"
+FIGURES = [f"figure{number}" for number in range(1, 8)]
+STAGES = ("training", "features", "probes", "measures")
 
 
-def page(title: str, body: str) -> str:
-    """Return a whole page."""
-    return (
-        '<!doctype html>\n<html lang="en">\n<head>\n<meta charset="utf-8">\n'
-        '<meta name="viewport" content="width=device-width, initial-scale=1">\n'
-        f"<title>{html.escape(title)}</title>\n<style>{STYLE}</style>\n</head>\n<body>\n"
-        f'<a class="skip" href="#main">Skip to the verdicts</a>\n{body}\n</body>\n</html>\n'
-    )
+def render(results: Path, config: Mapping[str, Any], choices: Path | None, overlays: str) -> str:
+    """Return the whole page of an experiment.
 
-
-def text(value: object) -> str:
-    """Return a value as HTML text; `code` in backquotes and **bold** are kept."""
-    escaped = html.escape(str(value))
-    escaped = re.sub(r"`([^`]+)`", r"<code>\1</code>", escaped)
-    return re.sub(r"\*\*([^*]+)\*\*", r"<strong>\1</strong>", escaped)
-
-
-def table(caption: str, head: Sequence[str], rows: Iterable[Sequence[object]], *, stacked: bool = False) -> str:
-    """Return a table in a box that scrolls sideways (by keyboard too) where the window is narrow.
-
-    The caption is for screen readers, and names the box: no two tables of a page may have the same. A cell that is
-    `Raw` is put in as it is. With `stacked` the cells of a row stand below each other in a narrow window; the roles
-    keep it a table for screen readers then.
+    Parameters
+    ----------
+    results: the experiment's folder.
+    config: the configuration that the page shows.
+    choices: choices.json, None where the configuration has no choices.
+    overlays: what follows the file in the commands on the page.
     """
-    role = {
-        name: f' role="{name}"' if stacked else "" for name in ("table", "row", "columnheader", "rowheader", "cell")
-    }
-    heads = "".join(f'<th scope="col"{role["columnheader"]}>{text(name)}</th>' for name in head)
-    lines = []
-    for first, *rest in rows:
-        cells = ""
-        for name, value in zip(head[1:], rest, strict=True):
-            said = f' data-head="{html.escape(name, quote=True)}"' if stacked else ""
-            cells += f"<td{role['cell']}{said}>{_cell(value)}</td>"
-        lines.append(f'<tr{role["row"]}><th scope="row"{role["rowheader"]}>{_cell(first)}</th>{cells}</tr>')
-    name = "table-" + re.sub(r"\W+", "-", caption.lower())
-    return (
-        f'<div class="wide{" stacked" if stacked else ""}" role="region" tabindex="0" aria-labelledby="{name}">'
-        f'<table{role["table"]}><caption id="{name}">{text(caption)}</caption><thead><tr>{heads}</tr></thead>'
-        f"<tbody>{''.join(lines)}</tbody></table></div>"
+    judged = read_json(results / "claims" / "claims.json")["claims"]
+    drawn = {name: read_json(results / "figures" / f"{name}.json") for name in [*FIGURES, "training"]}
+    return template().render(
+        experiment=config["experiment"],
+        verdicts=verdicts(judged)
+        | {"figure": figure(results / "claims" / "claims.json", claims_words(judged), overlays)},
+        figures=[figure(results / "figures" / f"{name}.json", drawn[name], overlays) for name in FIGURES],
+        training=figure(results / "figures" / "training.json", drawn["training"], overlays),
+        published=published(read_json(results / "claims" / "published.json")["rows"]),
+        choices=choices_table(choices, overlays) if choices else None,
+        gaps=gaps(results, config["measures"]["memorized"], drawn),
+        provenance=provenance(results),
+        configuration=yaml.safe_dump(dict(config), sort_keys=False, width=100),
     )
 
 
-class Raw(str):
-    """HTML that is already made."""
+def template() -> jinja2.Template:
+    """Return the page's template; what it names and is not given is an error."""
+    loader = jinja2.FileSystemLoader(FOLDER)
+    environment = jinja2.Environment(loader=loader, autoescape=True, undefined=jinja2.StrictUndefined)
+    environment.filters["slug"] = lambda text: re.sub(r"\W+", "-", text)
+    return environment.get_template("page.html.j2")
 
 
-def _cell(value: object) -> str:
-    return value if isinstance(value, Raw) else text("" if value is None else value)
+def figure(manifest: Path, facts: Mapping[str, Any], overlays: str) -> dict[str, Any]:
+    """Return a figure that lies beside its manifest, its words, its numbers, and the command that makes it again."""
+    image, csv = manifest.with_suffix(".png"), manifest.with_suffix(".csv")
+    made = manifest.with_suffix(".pdf") if manifest.parent.name == "figures" else manifest
+    return {
+        "id": manifest.stem if manifest.stem in FIGURES else f"{manifest.stem}-figure",
+        **{"png": data_uri(image, "image/png"), "inches": inches(image)},
+        **{"name": csv.name, "csv": data_uri(csv, "text/csv")},
+        **{"caption": facts["caption"], "alt": facts["alt"]},
+        "command": f"snakemake --cores all {made.as_posix()}{overlays}",
+    }
 
 
 def data_uri(path: Path, kind: str) -> str:
@@ -105,29 +78,161 @@ def data_uri(path: Path, kind: str) -> str:
     return f"data:{kind};base64,{base64.b64encode(path.read_bytes()).decode()}"
 
 
-def figure(identifier: str, image: Path, caption: str, alt: str, csv: Path, command: str) -> str:
-    """Return a figure with its caption, its numbers to download, and the command that makes it again.
-
-    It is shown at one scale with all others, and scrolls sideways (by keyboard too) where the window is narrow.
-    """
-    shown = html.escape(alt, quote=True)
-    return (
-        f'<figure id="{identifier}"><div class="wide" role="group" tabindex="0" aria-label="Picture of {identifier}">'
-        f'<img src="{data_uri(image, "image/png")}" alt="{shown}" style="--inches: {inches(image):.2f}"></div>'
-        f'<figcaption>{text(caption)}<br><a download="{csv.name}" href="{data_uri(csv, "text/csv")}">{csv.name}</a>'
-        f" (the numbers) · again: <code>{html.escape(command)}</code></figcaption></figure>"
-    )
-
-
 def inches(image: Path) -> float:
     """Return the width of a PNG in inches, by the resolution that it states (200 dots per inch if none)."""
     data = image.read_bytes()
-    pixels = int.from_bytes(data[16:20])
     stated = data.find(b"pHYs")
-    return pixels / (int.from_bytes(data[stated + 4 : stated + 8]) * 0.0254 if stated > 0 else 200)
+    return int.from_bytes(data[16:20]) / (int.from_bytes(data[stated + 4 : stated + 8]) * 0.0254 if stated > 0 else 200)
 
 
-def details(summary: str, body: str, *, printed: bool = False) -> str:
-    """Return something folded away, on paper too unless `printed`."""
-    kind = ' class="printed"' if printed else ""
-    return f"<details{kind}><summary>{text(summary)}</summary>{body}</details>"
+def verdicts(judged: list[dict[str, Any]]) -> dict[str, Any]:
+    """Return the table of verdicts, and each claim with its effects."""
+    rows = [
+        [
+            f"{claim['claim']}. {claim['title']}",
+            verdict("span", claim["verdict"], claim["verdict"] + (" (one run)" if claim["one_run"] else "")),
+            f"{claim['supported']} of {claim['deciding']}",
+            "; ".join(claim["reasons"]) or f"closest: {claim['decided']}",
+        ]
+        for claim in judged
+    ]
+    counts = ", ".join(f"{sum(claim['verdict'] == word for claim in judged)} {word}" for word in reversed(VERDICTS))
+    return {
+        "counts": counts,
+        "rows": rows,
+        "claims": [claim | {"rows": list(map(_effect, claim["effects"]))} for claim in judged],
+    }
+
+
+def verdict(tag: str, kind: str, text: str) -> dict[str, str]:
+    """Return a cell that sets a verdict apart."""
+    return {"tag": tag, "verdict": kind, "text": text}
+
+
+def _effect(effect: Mapping[str, Any]) -> list[str]:
+    known = effect["value"] is not None
+    return [
+        *(effect["part"], effect["cell"]),
+        f"{effect['value']:.4g} {effect['unit']}" if known else "–",
+        f"{effect['low']:.4g} … {effect['high']:.4g}" if known else "–",
+        wanted(effect["relation"], effect["threshold"]),
+        effect["verdict"] + ("" if effect["decides"] else " (reported only)"),
+        effect["note"],
+    ]
+
+
+def claims_words(judged: list[dict[str, Any]]) -> dict[str, str]:
+    """Return caption and alternative text of the claims' figure."""
+    intervals = dict.fromkeys(claim["interval"] for claim in judged if claim["seeds"])
+    told = ", ".join(f"claim {c['claim']} {c['verdict']} ({c['supported']} of {c['deciding']} effects)" for c in judged)
+    return {
+        "caption": f"Every effect, its interval ({'; '.join(intervals) or 'none'}) and its threshold; words where none "
+        "could be computed. In brackets: reported, decides nothing.",
+        "alt": f"Every effect behind the verdicts with its confidence interval and its threshold: {told}.",
+    }
+
+
+def published(rows: list[dict[str, Any]]) -> dict[str, list[list[str]]]:
+    """Return the published numbers as cells: those with a number here, and those without."""
+
+    def cells(row: Mapping[str, Any]) -> list[str]:
+        return ["" if v is None else f"{v:.2f}" if isinstance(v, float) else str(v) for v in map(row.get, COLUMNS)]
+
+    return {
+        "known": [cells(row) for row in rows if row["here"] is not None],
+        "unknown": [cells(row) for row in rows if row["here"] is None],
+    }
+
+
+def choices_table(manifest: Path, overlays: str) -> dict[str, Any]:
+    """Return the figure and the verdicts of all choices, those that a choice changes in bold, and what changes."""
+    facts = read_json(manifest)
+    first, *others = facts["choices"]
+    rows = []
+    for choice in facts["choices"]:
+        cells: list[Any] = [choice["name"]]
+        for found, configured in zip(choice["verdicts"], first["verdicts"], strict=True):
+            said = f"{found['verdict']} {found['supported']}/{found['deciding']}"
+            flipped = found["verdict"] != configured["verdict"]
+            cells.append(verdict("strong", found["verdict"], said) if flipped else said)
+        rows.append(cells)
+    moved = [[choice["name"], "; ".join(choice["changes"])] for choice in others if choice["changes"]]
+    return {
+        **{"count": len(others), "calm": len(others) - len(moved), "moved": moved, "rows": rows},
+        "head": ["choice", *(f"claim {claim['claim']}" for claim in facts["claims"])],
+        "figure": figure(manifest, facts, overlays),
+    }
+
+
+def gaps(results: Path, memorized: float, drawn: Mapping[str, Mapping[str, Any]]) -> dict[str, Any]:
+    """Return what was not converged, never memorized, or is missing from the figures."""
+    measures = tables.read(results / "measures")
+    fits = measures[(measures.model != "dnn") & (measures.split == "train")]
+    missed = measures[~measures.converged & (measures.split == "train")]
+    runs = tables.read_runs(results / "measures")
+    return {
+        **{"fits": len(fits), "worst": fits.gap.max(), "memorized": f"{memorized:.2%}"},
+        "missed": [
+            [tables.run_name(row), row["step"], row["layer"], row["model"], f"{row['gap']:.2g}"]
+            for row in _records(missed)
+        ],
+        "never": [tables.run_name(row) for row in _records(runs[runs.memorization_step.isna()])],
+        "missing": {name.removeprefix("figure"): drawn[name]["missing"] for name in FIGURES if drawn[name]["missing"]},
+    }
+
+
+def _records(table: Any) -> Iterable[dict[str, Any]]:
+    return ({str(key): value for key, value in row.items()} for row in table.to_dict("records"))
+
+
+def provenance(results: Path) -> dict[str, Any]:
+    """Return the provenance run by run and job by job: time, energy where it could be read, memory, device, code."""
+    records: list[tuple[str, dict[str, Any]]] = []
+    for path in sorted(results.rglob("*.provenance.json")):
+        if path.parent != results and ".state" not in path.parts:
+            name = path.relative_to(results).as_posix().removesuffix(".provenance.json")
+            records.append((name, read_json(path)))
+    by_run: dict[str, list[tuple[str, dict[str, Any]]]] = {}
+    for name, record in records:
+        parts = name.split("/")
+        of_run = len(parts) > 4 and parts[1] != "labels"
+        by_run.setdefault("/".join(parts[:4]) if of_run else "all else", []).append((name, record))
+    by_run = dict(sorted(by_run.items(), key=lambda item: item[0] == "all else"))
+    versions: dict[str, str] = max((record["libraries"] for _, record in records), key=len, default={})
+    return {
+        "minutes": sum(record["wall_seconds"] for _, record in records) / 60,
+        "commits": ", ".join(sorted({_commit(record) for _, record in records})),
+        "verify": f"python workflow/scripts/results.py verify {results.as_posix()}",
+        "libraries": ", ".join(f"{name} {version}" for name, version in versions.items()),
+        "runs": [[n, len(found), *_seconds(found), *_costs([r for _, r in found])] for n, found in by_run.items()],
+        "jobs": [
+            [name, f"{record['wall_seconds']:.1f}", *_costs([record]), record["threads"], _commit(record)]
+            for name, record in records
+        ],
+    }
+
+
+def _seconds(found: list[tuple[str, dict[str, Any]]]) -> list[str]:
+    """Return the seconds that the jobs of a run took, stage by stage."""
+    seconds = dict.fromkeys(STAGES, 0.0)
+    for name, record in found:
+        stage = name.split("/")[4] if name.count("/") > 3 else ""
+        if stage in seconds:
+            seconds[stage] += record["wall_seconds"]
+    return [f"{value:.1f}" if value else "–" for value in seconds.values()]
+
+
+def _costs(records: list[dict[str, Any]]) -> list[str]:
+    """Return the energy of jobs where it was read, the largest memory, the largest GPU memory, and the devices."""
+    energy = [record["energy_joules"] for record in records if record.get("energy_joules") is not None]
+    gpu = max(record.get("peak_gpu_memory_bytes") or 0 for record in records)
+    return [
+        f"{sum(energy):.0f}" if energy else "–",
+        f"{max(record['peak_memory_bytes'] for record in records) / 1e6:.0f}",
+        f"{gpu / 1e6:.0f}" if gpu else "–",
+        ", ".join(sorted({record.get("device", "cpu") for record in records})),
+    ]
+
+
+def _commit(record: Mapping[str, Any]) -> str:
+    return f"{(record['git']['commit'] or 'no git')[:10]}{' + changes' if record['git']['dirty'] else ''}"

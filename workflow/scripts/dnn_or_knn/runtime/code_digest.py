@@ -1,4 +1,7 @@
-"""The digest of the code that a job runs: comments, formatting and docstrings do not count."""
+"""The digest of the code that a job runs: what it computes. Comments, formatting and docstrings do not count.
+
+Nor does how it runs: the packages in `NOT_CODE` take no part in what a result holds.
+"""
 
 from __future__ import annotations
 
@@ -10,8 +13,9 @@ from pathlib import Path
 
 PACKAGE = Path(__file__).resolve().parents[1]
 SCRIPTS = PACKAGE.parent
-#: Tables that name modules. What a job takes from them is in its specification, so that a new entry makes nothing stale.
-NOT_CODE = {PACKAGE / "plan" / "registry.py"}
+#: What is no job's code. `runtime`: how any job runs. The registry: tables; what a job takes from them is in its
+#: specification, so that a new entry makes nothing stale.
+NOT_CODE = {PACKAGE / "runtime", PACKAGE / "plan" / "registry.py"}
 
 
 @functools.cache
@@ -37,11 +41,16 @@ def code_files(*entries: str) -> dict[str, str]:
     waiting = [SCRIPTS / entry for entry in entries]
     while waiting:
         path = waiting.pop()
-        if path in seen or path in NOT_CODE:
+        if path in seen or not NOT_CODE.isdisjoint((path, *path.parents)):
             continue
         seen[path], imports = _meaning(path)
         waiting.extend([*imports, *_packages(path)])
     return {path.relative_to(SCRIPTS).as_posix(): seen[path] for path in sorted(seen)}
+
+
+def runtime_digest() -> str:
+    """Return the digest of the code that says how jobs run, which no job's own digest holds."""
+    return digest_of({path.name: _meaning(path)[0] for path in Path(__file__).parent.glob("*.py")})
 
 
 @functools.cache

@@ -14,13 +14,15 @@ from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
 
-from .code_digest import code_digest
+from .code_digest import code_digest, runtime_digest
 from .errors import Interrupted, UserError
 from .files import DISK_ERRORS, WRITE_ERRORS, refused
 
 #: Exit statuses: bad input (one sentence on stderr), and stopped by a signal with the state saved.
 EXIT_USER_ERROR = 2
 EXIT_INTERRUPTED = 75
+#: Holds the digest of `runtime/` that Snakemake started with.
+RUNTIME = "DNN_OR_KNN_RUNTIME"
 THREAD_VARIABLES = ("OMP_NUM_THREADS", "MKL_NUM_THREADS", "OPENBLAS_NUM_THREADS", "NUMEXPR_NUM_THREADS")
 log = logging.getLogger("dnn_or_knn")
 
@@ -91,8 +93,8 @@ def run(
 
 def check_code(spec: dict[str, Any]) -> None:
     """Stop a job whose code was edited after Snakemake had planned it: its record would name the wrong code."""
-    code = spec.get("code")
-    if code and code_digest(*code["files"]) != code["digest"]:
+    code, runtime = spec.get("code"), os.environ.get(RUNTIME)
+    if (code and code_digest(*code["files"]) != code["digest"]) or (runtime and runtime_digest() != runtime):
         raise UserError("the code of this job changed after Snakemake started; run again")
 
 

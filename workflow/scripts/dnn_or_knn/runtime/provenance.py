@@ -14,7 +14,7 @@ import time
 from pathlib import Path
 from typing import Any
 
-from .code_digest import SCRIPTS, code_files, digest_of
+from .code_digest import PACKAGE, SCRIPTS, code_files, digest_of
 from .files import canonical, digest, sha256, write_json
 
 LIBRARIES = (
@@ -117,21 +117,27 @@ def gpu_facts() -> dict[str, Any]:
 
 @functools.cache
 def git_state() -> dict[str, Any]:
-    """Return ``{"commit": …, "dirty": …}`` of the checkout, both None outside one.
+    """Return ``{"commit": …, "dirty": …}`` of the checkout; both None, with a ``reason``, where no commit holds this code.
 
-    Dirty: a file of the commit was changed, or workflow/ holds one that git does not know, such as a new probe.
+    So it is outside a checkout, and where the code lies unpacked inside another project's. Dirty: a file of the project
+    was changed, or workflow/ holds one that git does not know, such as a new probe.
     """
 
-    def git(*words: str) -> str | None:
-        try:
-            done = subprocess.run(["git", "-C", str(SCRIPTS), *words], capture_output=True, text=True, timeout=20)
-        except (OSError, subprocess.TimeoutExpired):
-            return None
-        return done.stdout.strip() if done.returncode == 0 else None
+    def git(*words: str) -> str:
+        command = ["git", "-C", str(SCRIPTS), *words]
+        return subprocess.run(command, capture_output=True, text=True, timeout=20, check=True).stdout.strip()
 
-    changed = git("status", "--porcelain", "--untracked-files=no")
-    unknown = git("ls-files", "--others", "--exclude-standard", str(SCRIPTS.parent))
-    return {"commit": git("rev-parse", "HEAD"), "dirty": None if changed is None else bool(changed or unknown)}
+    reason = "git knows no commit here"
+    try:
+        commit = git("rev-parse", "--verify", "HEAD")
+        reason = f"commit {commit} of the repository around the code does not hold it"
+        git("cat-file", "-e", f"{commit}:./{Path(__file__).resolve().relative_to(PACKAGE.parent)}")
+        reason = f"git could not tell what differs from commit {commit}"
+        changed = git("status", "--porcelain", "--untracked-files=no", "--", "../..")
+        unknown = git("ls-files", "--others", "--exclude-standard", str(SCRIPTS.parent))
+    except (OSError, subprocess.SubprocessError):
+        return {"commit": None, "dirty": None, "reason": reason}
+    return {"commit": commit, "dirty": bool(changed or unknown)}
 
 
 def library_versions() -> dict[str, str]:

@@ -1,1 +1,1 @@
-"""What people run beside the workflow."""
+"""What a user runs beside the workflow: the subcommands of results.py, and the check of a GPU."""

@@ -23,11 +23,12 @@ import numpy as np
 import torch
 from torch import nn
 
+from .. import numerics
 from ..features import extraction
 from ..networks.build import create
 from ..networks.input import standardize
 from ..probes import common as probes
-from ..runtime import devices, files
+from ..runtime import files, gpus
 from ..runtime.errors import UserError
 from ..training.batches import Images
 from ..training.step import COMPILE_STEPS, Trainer
@@ -54,7 +55,7 @@ TRAINING = {
     "shuffle": "full",
     "shuffle_buffer": 200,
 }
-LEASE = "import sys; from pathlib import Path; from dnn_or_knn.runtime import devices; print(devices.lease([sys.argv[1]], Path(sys.argv[2]), wait=0), flush=True); sys.stdin.read()"
+LEASE = "import sys; from pathlib import Path; from dnn_or_knn.runtime import gpus; print(gpus.lease([sys.argv[1]], Path(sys.argv[2]), wait=0), flush=True); sys.stdin.read()"
 
 
 @dataclass(frozen=True)
@@ -76,12 +77,12 @@ class Scale:
     side: int = 1024
 
 
-NETWORKS = {
+NETWORKS: dict[str, dict[str, Any]] = {
     "mlp640": {"module": "mlp", "width": 640},
     "lenet": {"module": "lenet"},
     "wrn-16-1": {"module": "wrn", "depth": 16, "width": 1},
 }
-WRN_28_10 = {"module": "wrn", "depth": 28, "width": 10}
+WRN_28_10: dict[str, Any] = {"module": "wrn", "depth": 28, "width": 10}
 
 
 @dataclass(frozen=True)
@@ -94,7 +95,7 @@ class Card:
     @staticmethod
     def leased() -> Card:
         """Lease a card. One that torch has no code for is one to check; that there is none raises `UserError`."""
-        device = devices.resolve("cuda", fault=lambda d: None if torch.cuda.is_available() else devices.gpu_fault(d))
+        device = gpus.resolve("cuda", fault=lambda d: None if torch.cuda.is_available() else gpus.gpu_fault(d))
         return Card(device, Scale(NETWORKS))
 
     def described(self) -> str:
@@ -105,7 +106,7 @@ class Card:
 
     def has_bf16(self) -> bool:
         """Say whether products in bfloat16 are the card's own."""
-        return devices.set_precision("auto", self.device) == "bf16"
+        return numerics.set_precision("auto", self.device) == "bf16"
 
     def tidy(self) -> bool:
         """Undo what a check may have left, and say whether the device still answers."""
@@ -113,7 +114,7 @@ class Card:
         gc.collect()
         try:
             torch.cuda.set_sync_debug_mode("default")
-            devices.set_precision("float32", self.device)
+            numerics.set_precision("float32", self.device)
             torch.cuda.synchronize(self.device)
             torch.cuda.empty_cache()
         except RuntimeError:
@@ -127,7 +128,7 @@ class Card:
 def architecture(card: Card) -> Iterator[Row]:
     """torch has code for the card."""
     capability, built = torch.cuda.get_device_capability(card.device), torch.cuda.get_arch_list()
-    good = any(devices.has_code_for(target, capability) for target in built)
+    good = any(gpus.has_code_for(target, capability) for target in built)
     yield row("capability against the wheel", "{}.{}".format(*capability), ", ".join(built), good)
 
 
@@ -170,27 +171,28 @@ def lease(card: Card) -> Iterator[Row]:
         )
         again = _leases(name, folder)
         yield row("lease: after that process was killed", "given" if again else "refused", "given", again)
-        devices.release(name, folder)
+        gpus.release(name, folder)
 
 
 def _leases(name: str, folder: Path) -> bool:
     with contextlib.suppress(UserError):
-        return devices.lease([name], folder, wait=0) == name
+        return gpus.lease([name], folder, wait=0) == name
     return False
 
 
 def tf32(card: Card) -> Iterator[Row]:
     """Products and convolutions in float32 keep its digits: TF32 has 1e-3, float32 1e-6."""
-    devices.set_precision("float32", card.device)
+    numerics.set_precision("float32", card.device)
     side = card.scale.side
     first, second = (torch.from_numpy(_normal(side, side, seed=seed)) for seed in (0, 1))
     pixels, kernel = first.view(-1, 16, 16, 16), second[:16, :144].reshape(16, 16, 3, 3)
-    for name, operation, operands in (
+    products: tuple[tuple[str, Callable[..., torch.Tensor], tuple[torch.Tensor, torch.Tensor]], ...] = (
         ("products", torch.matmul, (first, second)),
         ("convolutions", nn.functional.conv2d, (pixels, kernel)),
-    ):
-        exact = operation(*(operand.double() for operand in operands))  # type: ignore[operator]
-        made = operation(*(operand.to(card.device) for operand in operands)).cpu().double()  # type: ignore[operator]
+    )
+    for name, operation, operands in products:
+        exact = operation(*(operand.double() for operand in operands))
+        made = operation(*(operand.to(card.device) for operand in operands)).cpu().double()
         error = float((made - exact).norm() / exact.norm())
         yield row(f"TF32 off: rounding of {name}", f"{error:.1e}", "< 1e-5", error < 1e-5)
 
@@ -272,7 +274,7 @@ def compiled(card: Card) -> Iterator[Row]:
 
 @contextlib.contextmanager
 def trainers(card: Card, name: str, *where: torch.device) -> Iterator[list[Trainer]]:
-    """Yield trainers of the same few images on some devices."""
+    """Yield trainers of the same few images on some numerics."""
     made = [_trainer(card, card.scale.networks[name], device) for device in where]
     try:
         yield made
@@ -283,7 +285,7 @@ def trainers(card: Card, name: str, *where: torch.device) -> Iterator[list[Train
 
 def _trainer(card: Card, network: Mapping[str, Any], device: torch.device, **changes: Any) -> Trainer:
     size, training = card.scale.size, {**TRAINING, **changes}
-    precision = devices.set_precision(training.get("precision", "float32"), device)
+    precision = numerics.set_precision(training.get("precision", "float32"), device)
     data = Images(*(torch.from_numpy(array).to(device) for array in _pictures(400, size)))
     built = create(network, channels=3, size=size, classes=CLASSES, seed=3)
     return Trainer(built, training, data, seed=3, device=device, precision=precision)
@@ -328,7 +330,7 @@ def features(card: Card) -> Iterator[Row]:
             try:
                 third = _digest(card, network, folder / "third")
             except (RuntimeError, MemoryError) as error:
-                if not devices.is_out_of_memory(error):
+                if not numerics.is_out_of_memory(error):
                     raise
                 third = "refused"
         yield row("extraction, memory capped", third[:12], f"{first[:12]} or refused", third in (first, "refused"))
@@ -363,7 +365,7 @@ def _digest(card: Card, network: Mapping[str, Any], folder: Path) -> str:
         torch.save({"model": built.state_dict(), "step": step}, weights / f"step{step:06d}.pt")
     pixels, _ = _pictures(scale.images, scale.size)
     splits = {"train": pixels[scale.images // 3 :], "test": pixels[: scale.images // 3]}
-    precision = devices.set_precision("auto", card.device)
+    precision = numerics.set_precision("auto", card.device)
     spec = {"batch_size": scale.evaluated, "compile": False}
     job = extraction.Job(
         run="gpu-check",
@@ -428,7 +430,7 @@ def probe(card: Card, kind: str) -> Iterator[Row]:
 
 def float64(card: Card) -> Iterator[Row]:
     """Fits compute in float64, which many cards have at a 64th of their speed."""
-    there, here = devices.float64_rate(card.device), devices.float64_rate(CPU)
+    there, here = gpus.float64_rate(card.device), gpus.float64_rate(CPU)
     yield row("float64 products, GFLOP/s", f"{there / 1e9:.0f}", f"≥ {here / 1e9:.0f}, the CPU's", there >= here)
 
 
@@ -479,7 +481,7 @@ def throughput(card: Card) -> Iterator[Row]:
 
 def eager_rate(card: Card, batch: int) -> float:
     """Return the images per second of the plainest loop: float32, no augmentation, images on the device."""
-    devices.set_precision("float32", card.device)
+    numerics.set_precision("float32", card.device)
     network = create(WRN_28_10, channels=3, size=32, classes=CLASSES).to(card.device).train()
     optimizer = torch.optim.SGD(network.parameters(), lr=0.01, momentum=0.9, nesterov=True, weight_decay=0.00078)
     images, labels = (torch.from_numpy(array).to(card.device) for array in _pictures(batch, 32))
@@ -577,18 +579,23 @@ def _task(points: int, dimensions: int, spread: float) -> tuple[np.ndarray, np.n
     return made[:points], labels[:points], made[points:]
 
 
-def _named() -> dict[str, Callable[[Card], Iterator[Row]]]:
-    """Return the checks by name, the machine's first."""
-    each = {
+Check = Callable[[Card], Iterator[Row]]
+#: The checks by name, the machine's first.
+CHECKS: dict[str, Check] = {
+    "architecture": architecture,
+    "compiler": compiler,
+    "lease": lease,
+    "tf32": tf32,
+    **{
         f"{check.__name__} {name}": functools.partial(check, name=name)
         for name in NETWORKS
         for check in (captured, replays, continued)
-    }
-    plain = {check.__name__: check for check in (architecture, compiler, lease, tf32)}
-    last = {check.__name__: check for check in (compiled, features, halved, neighbours, float64)}
-    return {**plain, **each, **last, **{f"probe {kind}": functools.partial(probe, kind=kind) for kind in PROBES}} | {
-        "throughput": throughput
-    }
-
-
-CHECKS = _named()
+    },
+    "compiled": compiled,
+    "features": features,
+    "halved": halved,
+    "neighbours": neighbours,
+    "float64": float64,
+    **{f"probe {kind}": functools.partial(probe, kind=kind) for kind in PROBES},
+    "throughput": throughput,
+}

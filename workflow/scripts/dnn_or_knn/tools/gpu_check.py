@@ -116,7 +116,7 @@ def supervise(
     limit: seconds without a word after which a process is killed.
     """
     todo, rows = list(names), []
-    context = multiprocessing.get_context(method)
+    context: Any = multiprocessing.get_context(method)
     while todo:
         ours, theirs = context.Pipe(duplex=False)
         process = context.Process(target=target, args=(todo, *args, theirs), daemon=True)

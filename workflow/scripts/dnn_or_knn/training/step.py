@@ -27,8 +27,8 @@ import torch
 from torch import nn
 from torch.optim.sgd import sgd  # the function: torch.optim.SGD imports all of torch.compile, seconds of a short job
 
+from .. import numerics
 from ..networks.input import standardize
-from ..runtime import devices
 from ..runtime.errors import UserError
 from .batches import PLAN, Batches, Images
 from .losses import Losses
@@ -82,16 +82,16 @@ class Trainer:
         network: on the CPU or `device`; it is moved to `device` in the precision's dtype.
         training: the specification's part of that name.
         data: the training images and labels, on `device`.
-        precision: as `devices.set_precision` returned it.
+        precision: as `numerics.set_precision` returned it.
         """
         self.device, self.precision, self.training, self.seed = device, precision, training, seed
         self.step = 0
         self.lock = threading.RLock()
         self.convolutions = sum(isinstance(module, nn.Conv2d) for module in network.modules())
         self._layout = torch.channels_last if self.convolutions else torch.contiguous_format
-        self.network = network.to(device, devices.dtype(precision)).to(memory_format=self._layout).train()
+        self.network = network.to(device, numerics.dtype(precision)).to(memory_format=self._layout).train()
         self.batches = Batches(data, training, seed)
-        self.losses = Losses(device, devices.dtype(precision))
+        self.losses = Losses(device, numerics.dtype(precision))
         # A CUDA graph reads the learning rate from the device; the CPU's kernel takes it as it is, in double precision.
         self._rate: float | torch.Tensor = torch.zeros((), device=device) if device.type == "cuda" else 0.0
         self._rate_sent: float | None = None
@@ -111,7 +111,7 @@ class Trainer:
         if self.device.type != "cuda":
             return
         if self.convolutions > COMPILE_CONVOLUTIONS and steps >= COMPILE_STEPS:
-            self._logits = devices.compiled(self._plain_logits, self.device)
+            self._logits = numerics.compiled(self._plain_logits, self.device)
         # Every algorithm is timed, not the ten first ones.
         torch.backends.cudnn.benchmark, torch.backends.cudnn.benchmark_limit = True, 0
         with self.lock:
@@ -161,7 +161,7 @@ class Trainer:
                     with torch.no_grad():
                         right += (self._logits(data.images[part]).argmax(1) == data.labels[part]).sum()
                 except (RuntimeError, MemoryError) as error:
-                    if not devices.is_out_of_memory(error) or batch_size == 1:
+                    if not numerics.is_out_of_memory(error) or batch_size == 1:
                         raise
                     batch_size = batch_size // 2
                     log.warning("out of memory: evaluating %d images at a time from here on", batch_size)
@@ -204,8 +204,8 @@ class Trainer:
     # One step.
 
     def _plain_logits(self, batch: torch.Tensor) -> torch.Tensor:
-        x = standardize(batch.contiguous(memory_format=self._layout), devices.dtype(self.precision))
-        with devices.autocast(self.precision, self.device):
+        x = standardize(batch.contiguous(memory_format=self._layout), numerics.dtype(self.precision))
+        with numerics.autocast(self.precision, self.device):
             return self.network(x)
 
     def _gradients(self) -> tuple[torch.Tensor, torch.Tensor]:
@@ -286,7 +286,7 @@ class Trainer:
                 self._update(*self._gradients())
             self._graph = graph
         except Exception as error:
-            if devices.is_out_of_memory(error):
+            if numerics.is_out_of_memory(error):
                 raise
             log.warning("no CUDA graph (%s); going on without it", (str(error) or repr(error)).splitlines()[0])
             self._forget_gradients()

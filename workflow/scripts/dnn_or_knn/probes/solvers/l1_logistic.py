@@ -69,7 +69,7 @@ def evaluate(rows: torch.Tensor, w: torch.Tensor, C: float) -> tuple[float, floa
     objective = w.abs().sum() + C * torch.nn.functional.softplus(-margins).sum()
     share = torch.sigmoid(-margins)
     share = share / max(1.0, float((rows.T @ (C * share)).abs().max()))
-    entropy = -(torch.xlogy(share, share) + torch.xlogy(1 - share, 1 - share))
+    entropy = -(torch.xlogy(share, share) + torch.special.xlog1py(1 - share, -share))
     return float(objective), max(float(objective - C * entropy.sum()), 0.0)
 
 

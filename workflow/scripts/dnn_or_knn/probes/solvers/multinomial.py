@@ -139,12 +139,17 @@ class Points:
 
 @dataclass(frozen=True)
 class State:
-    """A model and its scores: weights (d, K), intercepts (K,), scores and their softmax (N, K), the summed loss."""
+    """A model: weights (d, K), intercepts (K,), scores (N, K) up to a constant a row, their softmax, the summed loss.
+
+    `residual` is softmax − one-hot labels, at the label −(the sum of the others): right to the last digits where that sum
+    is far below 1's rounding, as is the loss.
+    """
 
     weights: torch.Tensor
     intercepts: torch.Tensor
     scores: torch.Tensor
     softmax: torch.Tensor
+    residual: torch.Tensor
     loss: float
 
     def objective(self, C: float) -> float:
@@ -240,7 +245,6 @@ class Problem:
     counts: torch.Tensor
     pulled: torch.Tensor
     total: torch.Tensor
-    minus_one: torch.Tensor
 
     @staticmethod
     def of(points: Points, labels: torch.Tensor, classes: int, wide: int, C: float) -> Problem:
@@ -249,8 +253,7 @@ class Problem:
         pulled = torch.zeros(points.mean.shape[0], wide, dtype=torch.float64, device=labels.device)
         for rows, block in points.blocks(torch.float64):
             pulled += block.T @ torch.nn.functional.one_hot(labels[rows], wide).double()
-        minus_one = points.mean.new_full((len(labels), 1), -1.0)
-        return Problem(points, labels, classes, wide, C, counts, pulled, pulled.sum(1), minus_one)
+        return Problem(points, labels, classes, wide, C, counts, pulled, pulled.sum(1))
 
     def at_zero(self) -> float:
         """Return f at no weights and the intercepts that are best with them."""
@@ -265,16 +268,23 @@ class Problem:
 
     def at(self, weights: torch.Tensor, intercepts: torch.Tensor, scores: torch.Tensor) -> State:
         """Return the state at a model whose scores are known."""
-        logarithms = torch.log_softmax(scores, 1)
-        loss = -float(logarithms.gather(1, self.labels[:, None]).sum(dtype=torch.float64))
-        return State(weights, intercepts, scores, logarithms.exp_(), loss)
+        labels = self.labels[:, None]
+        scores = scores - scores.gather(1, labels)  # so that the label's is 0, exactly
+        largest = scores.amax(1, keepdim=True)
+        own = torch.exp(-largest)
+        powers = (scores - largest).exp_().scatter_(1, labels, 0.0)
+        others = powers.sum(1, keepdim=True)
+        loss = float((largest + torch.log1p(own - 1 + others)).sum(dtype=torch.float64))
+        total = own + others
+        powers /= total
+        residual = powers.scatter(1, labels, -others / total)
+        return State(weights, intercepts, scores, powers.scatter_(1, labels, own / total), residual, loss)
 
     def gradient(self, state: State) -> tuple[torch.Tensor, torch.Tensor]:
         """Return ∂f/∂W (d, K), and the column sums (K,) of softmax − one-hot labels, in float64."""
-        residual = state.softmax.scatter_add(1, self.labels[:, None], self.minus_one.to(state.softmax.dtype))
-        sums = residual.sum(0).double()
+        sums = state.residual.sum(0).double()
         # The classes' gradients add up to 0, and so do their weights; rounding, on large features, must not move them.
-        pulled = self.points.pull(residual)
+        pulled = self.points.pull(state.residual)
         pulled[:, : self.classes] -= pulled[:, : self.classes].mean(1, keepdim=True)
         return self.C * pulled + state.weights, sums
 
@@ -302,11 +312,11 @@ def certificate(problem: Problem, state: State, gradient: torch.Tensor, sums: to
     inside = slice(0, problem.classes)
     counts = problem.counts[inside]
     columns = sums[inside] + counts
-    t = max(0.0, float((1 - counts / columns.clamp(min=1e-300)).max()))
+    t = max(0.0, float((sums[inside] / columns.clamp(min=1e-300)).max()))
     if t == 0:
         return 0.5 * _dot(gradient, gradient)
     size = len(problem.labels)
-    q = ((counts - (1 - t) * columns) / (t * size)).clamp(min=0)
+    q = ((t * columns - sums[inside]) / (t * size)).clamp(min=0)
     if not bool(q.any()):  # every sum is too large, by a last digit: there is nothing to mix in
         return 0.5 * _dot(gradient, gradient)
     q = q / q.sum()
@@ -419,6 +429,7 @@ def _descend(
     state = problem.state(weights, intercepts)
     best, best_gap, best_objective, waited, step = state, math.inf, math.inf, 0, 0
     before: tuple[torch.Tensor, torch.Tensor] | None = None
+    fresh = True
     geometry: Geometry | None = None
     precondition: Preconditioner | None = None
     while True:
@@ -438,7 +449,12 @@ def _descend(
         if gap < best_gap:
             best, best_gap = state, gap
         if gap <= tolerance or step >= limit or waited > PATIENCE:
-            break
+            if fresh or single:
+                break
+            # Scores were added up step by step: what is certified are those that the weights have.
+            state, fresh, best_gap, before = problem.state(best.weights, best.intercepts), True, math.inf, None
+            continue
+        fresh = False
         if before is not None:
             moved, change = before[0], gradient - before[1]
             if _dot(moved, change) > 1e-10 * math.sqrt(_dot(moved, moved) * _dot(change, change)):
@@ -467,7 +483,7 @@ def _descend(
 def _set_intercepts(problem: Problem, state: State, curvature: torch.Tensor, spare: float = 0.0) -> State:
     """Return the state after a Newton step in the intercepts, or unchanged if that promises less than `spare` of f."""
     inside = slice(0, problem.classes)
-    sums = state.softmax[:, inside].sum(0).double() - problem.counts[inside]
+    sums = state.residual[:, inside].sum(0).double()
     newton = -(_inverse(curvature) @ sums)
     if -0.5 * problem.C * float(sums @ newton) < spare:
         return state
@@ -484,7 +500,7 @@ def _inverse(curvature: torch.Tensor) -> torch.Tensor:
     Diagonal scaling goes before the cut-off, so that classes of little curvature are moved too; those of none are not.
     """
     diagonal = curvature.diagonal()
-    scale = torch.where(diagonal > 1e-30, diagonal.clamp(min=1e-30).rsqrt(), 0.0)
+    scale = torch.where(diagonal > 1e-200, diagonal.clamp(min=1e-200).rsqrt(), 0.0)
     values, vectors = torch.linalg.eigh(curvature * scale[:, None] * scale)
     inverted = torch.where(values > 1e-10, 1 / values.clamp(min=1e-10), 0.0)
     inverse = scale[:, None] * ((vectors * inverted) @ vectors.T) * scale
@@ -591,23 +607,23 @@ def _line_search(
     """
     inside = slice(0, problem.classes)
     moved = problem.points.times(direction)
+    moved -= moved.gather(
+        1, problem.labels[:, None]
+    )  # the same for all classes: it changes no probability, but is rounded
     weighted = state.softmax * moved
     shift = weighted.sum(0) - state.softmax.T @ weighted.sum(1)
     tilt = torch.zeros_like(state.intercepts)
     tilt[inside] = -(_inverse(curvature) @ (shift[inside].double() + sums[inside])).to(tilt.dtype)
     moved += tilt
-    C, labels = problem.C, problem.labels[:, None]
-    target = float(moved.gather(1, labels).sum(dtype=torch.float64))
+    C = problem.C
     linear, quadratic = _dot(state.weights, direction), _dot(direction, direction)
     slope = _dot(gradient, direction) + C * float(sums @ tilt.double())
     if not slope < 0:
         return None
     start = state.objective(C)
-    # Of points fitted to certainty each logarithm is rounded at 1, not at the loss, which may be far smaller.
-    exact = start * 1e-14 + C * len(labels) * torch.finfo(torch.float64).eps
-    noise = start * 1e-6 if moved.dtype == torch.float32 else exact
+    noise = start * (1e-6 if moved.dtype == torch.float32 else 1e-13)
     # Below this, f and its slope are rounding, while the gradient still says where to go: the full step is taken.
-    blind = 0.0 if moved.dtype == torch.float32 else exact
+    blind = 0.0 if moved.dtype == torch.float32 else noise
     low, high, step = 0.0, math.inf, 1.0
     lowest: State | None = None
     for _ in range(30):
@@ -616,7 +632,7 @@ def _line_search(
             state.intercepts + step * tilt,
             torch.add(state.scores, moved, alpha=step),
         )
-        rise = C * (_dot(trial.softmax, moved) - target) + linear + step * quadratic
+        rise = C * _dot(trial.residual, moved) + linear + step * quadratic
         objective = trial.objective(C)
         if -slope < blind and objective <= start + noise:
             return trial

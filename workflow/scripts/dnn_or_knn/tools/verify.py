@@ -1,24 +1,29 @@
 """Verify a results folder from end to end: recompute every digest, and name what does not fit.
 
-    python workflow/scripts/verify.py results/demo
+    python workflow/scripts/results.py verify results/demo [--configfile config/demo.yaml]
 
 Checks each provenance file (it is as it was written, and the manifests that the job read and wrote are the ones on disk),
 each manifest (the files that it lists are on disk, byte for byte), and that there is no file that none of them names.
-Weights and features that were let go are counted, not faulted.
+Each result is also held against the configuration: the given one, or else the one of the last run of Snakemake, which lies
+with the results. Weights and features that were let go are counted, not faulted.
 Exit status 1 if anything does not fit.
 """
 
 from __future__ import annotations
 
 import argparse
-import sys
 from collections import Counter
 from collections.abc import Iterator
 from pathlib import Path
 
-from dnn_or_knn.runtime.errors import UserError
-from dnn_or_knn.runtime.files import check, read_json, sha256
-from dnn_or_knn.runtime.provenance import faults
+from ..plan.configuration import load_overlays
+from ..plan.runs import create
+from ..plan.specifications import Jobs
+from ..plan.staleness import stale
+from ..plan.startup import FROZEN
+from ..runtime.errors import UserError
+from ..runtime.files import check, read_json, sha256
+from ..runtime.provenance import faults
 
 #: Keys of a manifest that list files. The value says where the files lie: beside the manifest, in the folder of the
 #: manifest's own name, or in a folder of that name elsewhere in the run.
@@ -128,31 +133,68 @@ def _may_be_absent(folder: Path, results: Path) -> bool:
     return bool(set(MAY_BE_ABSENT) & set(folder.relative_to(results).parts))
 
 
-def main() -> int:
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+def disagreements(folder: Path, jobs: Jobs, notes: list[str]) -> Iterator[str]:
+    """Yield a sentence for each result below `folder` that was made with other values than the configuration's.
+
+    Parameters
+    ----------
+    notes: takes what is no fault: results of other code than this checkout's, not made yet, or of no job.
+    """
+    other_code = 0
+    for task, reasons in stale(jobs, folder):
+        values = [reason.removeprefix("value ") for reason in reasons if reason.startswith("value ")]
+        other_code += any(reason.startswith("code") for reason in reasons)
+        if values:
+            yield f"{folder / task.manifest}.json was made with another configuration: {'; '.join(values)}"
+    wanted = {folder / f"{task.manifest}.provenance.json" for task in jobs.tasks}
+    there = set(provenance_files(folder))
+    for count, what in (
+        (other_code, "were made by other code than this checkout's"),
+        (len(wanted - there), "of the configuration are not made yet"),
+        (len(there - wanted), "belong to no job of the configuration"),
+    ):
+        if count:
+            notes.append(f"{count} results {what}")
+
+
+def configured(folder: Path, overlays: list[str]) -> Jobs | None:
+    """Return the jobs of `config.yaml` with some overlays, or of the configuration with the results, if it is there."""
+    if overlays:
+        return Jobs(create(load_overlays(*overlays)))
+    frozen = folder / FROZEN
+    return Jobs(create(read_json(frozen)["config"])) if frozen.is_file() else None
+
+
+def main(command: str, words: list[str]) -> int:
+    """Verify a folder of results, and say what does not fit."""
+    parser = argparse.ArgumentParser(
+        prog=f"results.py {command}", description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
     parser.add_argument("results", type=Path, help="the folder of an experiment, such as results/demo")
-    args = parser.parse_args()
+    parser.add_argument("--configfile", nargs="+", default=[], help="configuration to hold them against, as overlays")
+    args = parser.parse_args(words)
     checked = provenance_files(args.results)
     if not checked:
-        sys.exit(
-            f"error: {args.results} holds no provenance files; give the folder of an experiment, such as results/demo"
+        raise UserError(
+            f"{args.results} holds no provenance files; give the folder of an experiment, such as results/demo"
         )
     let_go: list[Path] = []
+    notes: list[str] = []
     found = list(problems(args.results, let_go))
+    jobs = configured(args.results, args.configfile)
+    if jobs is None:
+        notes.append("not held against a configuration: none lies with the results, and --configfile gives none")
+    else:
+        found += disagreements(args.results, jobs, notes)
     for sentence in found:
         print(sentence)
     if let_go:
         kinds = Counter(
             next(p for p in reversed(f.relative_to(args.results).parts) if p in MAY_BE_ABSENT) for f in let_go
         )
-        print("let go, and so not checked: " + ", ".join(f"{kinds[kind]} folders of {kind}" for kind in sorted(kinds)))
-    print(
-        f"{len(checked)} results checked, {len(found)} problems"
-        if found
-        else f"{len(checked)} results checked, every digest fits"
-    )
+        notes.append("let go, and so not checked: " + ", ".join(f"{kinds[k]} folders of {k}" for k in sorted(kinds)))
+    for note in notes:
+        print(note)
+    fits = "every digest fits" + (", and the configuration" if jobs else "")
+    print(f"{len(checked)} results checked, " + (f"{len(found)} problems" if found else fits))
     return 1 if found else 0
-
-
-if __name__ == "__main__":
-    sys.exit(main())

@@ -1,53 +1,17 @@
-"""Put the experiment's numbers beside the published ones: a table "paper / authors' code / here" with differences."""
+"""The experiment's numbers beside the published ones: paper, authors' code, here, with differences."""
 
 from __future__ import annotations
 
-import argparse
-import sys
 from collections.abc import Iterator
-from pathlib import Path
 from typing import TYPE_CHECKING, Any
-
-from dnn_or_knn.runtime import command_line, files
 
 if TYPE_CHECKING:
     import pandas as pd
 
 COLUMNS = [
-    "what",
-    "dataset",
-    "architecture",
-    "layer",
-    "paper",
-    "authors_code",
-    "here",
-    "here_minus_paper",
+    *("what", "dataset", "architecture", "layer", "paper", "authors_code", "here", "here_minus_paper"),
     "here_minus_code",
 ]
-
-
-def main(args: argparse.Namespace) -> None:
-    """Write beside.csv, beside.md and the manifest beside.json."""
-    import pandas as pd
-    from dnn_or_knn.measures import tables
-    from dnn_or_knn.runtime import provenance
-
-    measures, runs = tables.read(args.measures), tables.read_runs(args.measures)
-    rows = list(compare(args.spec["published"], args.spec["labels"], args.spec["knn"], measures, runs))
-    table = pd.DataFrame(rows, columns=COLUMNS)
-    args.output.mkdir(parents=True, exist_ok=True)
-    with files.atomic(args.output / "beside.csv") as temporary:
-        table.to_csv(temporary, index=False)
-    files.write_text(args.output / "beside.md", markdown(table))
-    manifest = args.output / "beside.json"
-    facts = {"rows": len(table), "with_a_number_here": int(table["here"].notna().sum())}
-    files.write_json(manifest, facts | {"files": files.listing(args.output, ["beside.csv", "beside.md"])})
-    provenance.write(
-        args.output / "beside.provenance.json",
-        args,
-        inputs=[args.measures / tables.MANIFEST],
-        results=[manifest],
-    )
 
 
 def compare(
@@ -126,20 +90,3 @@ def row(what: str, place: dict[str, str], layer: str, entry: dict[str, Any], her
         "here_minus_paper": outside,
         "here_minus_code": here - code if here is not None and code is not None else None,
     }
-
-
-def markdown(table: pd.DataFrame) -> str:
-    """Return the table as Markdown, numbers with two decimals."""
-    heads = ["", "data set", "network", "layer", "paper", "authors' code", "here", "here − paper", "here − code"]
-    lines = ["| " + " | ".join(heads) + " |", "|" + "---|" * len(heads)]
-    for values in table.astype(object).where(table.notna(), None).itertuples(index=False):
-        cells = ["" if v is None else f"{v:.2f}" if isinstance(v, float) else str(v) for v in values]
-        lines.append("| " + " | ".join(cells) + " |")
-    return "\n".join(lines) + "\n"
-
-
-if __name__ == "__main__":
-    parser = command_line.parser(__doc__)
-    parser.add_argument("--measures", type=Path, required=True, help="the experiment's measures folder")
-    parser.add_argument("--output", type=Path, required=True, help="folder for the table")
-    sys.exit(command_line.run(main, parser))

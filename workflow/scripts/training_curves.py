@@ -9,14 +9,13 @@ from pathlib import Path
 from dnn_or_knn.runtime import command_line, files
 
 EPILOG = """
-Specification: {"runs": ["digits/lenet/true-labels/seed0", ...]}, each with <results>/<run>/history.csv; optional "style"
-and "titles".
+Specification: {"runs": ["digits/lenet/true-labels/seed0", ...]}, each with <results>/<run>/history.csv; optional "style".
 """
 
 
 def main(args: argparse.Namespace) -> None:
     """Write <output>.pdf, .png and .csv, and last the manifest <output>.json with caption and alternative text."""
-    from dnn_or_knn.figures import panels, style, training_curves
+    from dnn_or_knn.figures import style, training_curves, words
     from dnn_or_knn.runtime import provenance
     from dnn_or_knn.runtime.errors import UserError
 
@@ -35,8 +34,8 @@ def main(args: argparse.Namespace) -> None:
     files.write_json(
         manifest,
         {
-            "caption": f"{training_curves.caption(args.spec)} {panels.notes(table, args.spec)}".strip(),
-            "alt": training_curves.alt(table, args.spec),
+            "caption": f"{training_curves.CAPTION} {words.notes(table)}".strip(),
+            "alt": training_curves.alt(table),
             "panels": int(table["panel"].nunique()),
             "missing": [],
             "files": files.listing(args.output.parent, [path.name for path in written]),

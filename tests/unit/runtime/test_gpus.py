@@ -17,8 +17,9 @@ import numpy as np
 import pytest
 import torch
 from conftest import SCRIPTS
+from dnn_or_knn import numerics
 from dnn_or_knn.probes.solvers import neighbours
-from dnn_or_knn.runtime import devices, files
+from dnn_or_knn.runtime import files, gpus
 from dnn_or_knn.runtime.errors import Interrupted, UserError
 
 GPUS = ["GPU-aaaa-1", "GPU-bbbb-2", "GPU-cccc-3"]
@@ -32,9 +33,9 @@ GPU 2: NVIDIA H200 (UUID: GPU-cccc-3)
 HOLDER = """
 import sys, time
 from pathlib import Path
-from dnn_or_knn.runtime import devices
+from dnn_or_knn.runtime import gpus
 environment = {"DNN_OR_KNN_GPUS": "1"}
-devices.resolve("auto", environment=environment, list_gpus=lambda: sys.argv[2:], fault=lambda _: None, folder=Path(sys.argv[1]))
+gpus.resolve("auto", environment=environment, list_gpus=lambda: sys.argv[2:], fault=lambda _: None, folder=Path(sys.argv[1]))
 print(environment["CUDA_VISIBLE_DEVICES"], flush=True)
 time.sleep(60)
 """
@@ -43,16 +44,16 @@ time.sleep(60)
 @pytest.fixture(autouse=True)
 def _give_back():
     yield
-    for file in devices._leases.values():
+    for file in gpus._leases.values():
         file.close()
-    devices._leases.clear()
+    gpus._leases.clear()
 
 
 def resolve(wanted: str, folder: Path, environment: dict, gpus: list[str] = GPUS, works: bool = True) -> torch.device:
     def fault(_: torch.device) -> str | None:
         return None if works else "torch cannot use it"
 
-    return devices.resolve(wanted, environment=environment, list_gpus=lambda: gpus, fault=fault, folder=folder, wait=0)
+    return gpus.resolve(wanted, environment=environment, list_gpus=lambda: gpus, fault=fault, folder=folder, wait=0)
 
 
 def start(folder: Path, *gpus: str) -> subprocess.Popen:
@@ -98,17 +99,17 @@ def test_a_job_that_was_to_have_a_gpu_and_cannot_use_one_stops(tmp_path, wanted,
     with pytest.raises(UserError, match=words) as caught:
         resolve(wanted, tmp_path, dict(environment), gpus=gpus, works=False)
     assert "\n" not in str(caught.value) and "device: cpu" in str(caught.value)
-    assert not devices._leases  # a GPU that does not work is given back
+    assert not gpus._leases  # a GPU that does not work is given back
 
 
 def test_a_gpu_that_torch_cannot_use_leaves_auto_on_the_cpu(tmp_path):
     assert resolve("auto", tmp_path, {}, works=False) == torch.device("cpu")
-    assert not devices._leases
+    assert not gpus._leases
 
 
 def test_unknown_devices_are_refused():
     with pytest.raises(UserError, match="'gpu'"):
-        devices.resolve("gpu")
+        gpus.resolve("gpu")
 
 
 def test_jobs_spread_over_the_gpus_and_never_share(tmp_path):
@@ -123,7 +124,7 @@ def test_jobs_spread_over_the_gpus_and_never_share(tmp_path):
         assert third["CUDA_VISIBLE_DEVICES"] == GPUS[2]
         children[0].send_signal(signal.SIGKILL)  # the kernel gives the lease back
         children[0].wait()
-        assert devices.lease(GPUS[:2], tmp_path, wait=0) == got[0]
+        assert gpus.lease(GPUS[:2], tmp_path, wait=0) == got[0]
     finally:
         for child in children:
             child.kill()
@@ -138,18 +139,18 @@ def test_a_job_waits_for_a_gpu_and_gets_it(tmp_path, monkeypatch):
         slept.append(seconds)
         other.close()
 
-    monkeypatch.setattr(devices.time, "sleep", end_the_other)
-    assert devices.lease(GPUS[:1], tmp_path) == GPUS[0]
-    assert slept == [devices.RETRY]
+    monkeypatch.setattr(gpus.time, "sleep", end_the_other)
+    assert gpus.lease(GPUS[:1], tmp_path) == GPUS[0]
+    assert slept == [gpus.RETRY]
 
 
 def test_a_job_that_waits_for_a_gpu_can_be_stopped(tmp_path, monkeypatch):
     def interrupt(seconds: float) -> None:
         raise Interrupted("SIGTERM")
 
-    monkeypatch.setattr(devices.time, "sleep", interrupt)
+    monkeypatch.setattr(gpus.time, "sleep", interrupt)
     with hold(tmp_path, GPUS[0]), pytest.raises(Interrupted):
-        devices.lease(GPUS[:1], tmp_path)
+        gpus.lease(GPUS[:1], tmp_path)
 
 
 def test_asking_twice_gives_the_same_gpu(tmp_path):
@@ -157,7 +158,7 @@ def test_asking_twice_gives_the_same_gpu(tmp_path):
     for _ in range(2):
         assert resolve("cuda", tmp_path, environment) == torch.device("cuda", 0)
     assert environment["CUDA_VISIBLE_DEVICES"] == GPUS[0]
-    assert len(devices._leases) == 1
+    assert len(gpus._leases) == 1
 
 
 @pytest.mark.parametrize(
@@ -177,7 +178,7 @@ def test_asking_twice_gives_the_same_gpu(tmp_path):
 )
 def test_narrowed_visibility_is_respected(tmp_path, visible, expected):
     environment = {} if visible is None else {"CUDA_VISIBLE_DEVICES": visible}
-    assert devices.visible_gpus(environment, lambda: GPUS) == expected
+    assert gpus.visible_gpus(environment, lambda: GPUS) == expected
     device = resolve("auto", tmp_path, environment)
     assert device.type == ("cuda" if expected else "cpu")
     if expected:
@@ -190,7 +191,7 @@ def test_a_gpu_that_slurm_gave_to_this_job_alone_needs_no_lease(tmp_path):
     assert environment["CUDA_VISIBLE_DEVICES"] == "0" and not (tmp_path / "leases").exists()
     several = {"SLURM_JOB_GPUS": "2,3", "CUDA_VISIBLE_DEVICES": "0,1"}
     resolve("auto", tmp_path / "leases", several)
-    assert several["CUDA_VISIBLE_DEVICES"] == GPUS[0] and len(devices._leases) == 1
+    assert several["CUDA_VISIBLE_DEVICES"] == GPUS[0] and len(gpus._leases) == 1
 
 
 @pytest.mark.parametrize("number", sorted(files.UNSUPPORTED | {errno.EIO}))
@@ -198,20 +199,20 @@ def test_a_file_system_without_locks_is_not_taken_for_gpus_in_use(tmp_path, monk
     def refuse(*_: object) -> None:
         raise OSError(number, os.strerror(number))
 
-    monkeypatch.setattr(devices.fcntl, "flock", refuse)
+    monkeypatch.setattr(gpus.fcntl, "flock", refuse)
     with pytest.raises(UserError, match=r"without locks .*; set TMPDIR") as caught:
-        devices.lease(GPUS, tmp_path)
-    assert str(tmp_path) in str(caught.value) and not devices._leases
+        gpus.lease(GPUS, tmp_path)
+    assert str(tmp_path) in str(caught.value) and not gpus._leases
 
 
 def test_no_folder_for_temporary_files_is_one_sentence(monkeypatch):
     def nowhere() -> str:
         raise FileNotFoundError(errno.ENOENT, "No usable temporary directory found in ['/tmp']")
 
-    monkeypatch.setattr(devices.tempfile, "gettempdir", nowhere)
+    monkeypatch.setattr(gpus.tempfile, "gettempdir", nowhere)
     with pytest.raises(UserError, match=r"and there is none: No usable temporary directory found"):
-        devices.resolve("cuda", environment={}, list_gpus=lambda: GPUS, wait=0)
-    assert devices.resolve("auto", environment={}, list_gpus=list) == torch.device("cpu")
+        gpus.resolve("cuda", environment={}, list_gpus=lambda: GPUS, wait=0)
+    assert gpus.resolve("auto", environment={}, list_gpus=list) == torch.device("cpu")
 
 
 BUILT = ["sm_75", "sm_80", "sm_86", "sm_90a", "sm_100f", "sm_120", "compute_120"]
@@ -240,17 +241,17 @@ def test_a_card_that_the_wheel_has_no_code_for_is_named(tmp_path, monkeypatch, c
     monkeypatch.setattr(torch.cuda, "get_device_name", lambda _: "Tesla V100")
     given = {"list_gpus": lambda: GPUS, "folder": tmp_path, "wait": 0}
     if expected:
-        assert devices.resolve("cuda", environment={}, **given) == torch.device("cuda", 0)
+        assert gpus.resolve("cuda", environment={}, **given) == torch.device("cuda", 0)
         return
     for wanted, environment in (("cuda", {}), ("auto", {"DNN_OR_KNN_GPUS": "1"}), ("auto", SLURMS_OWN)):
         with pytest.raises(
             UserError, match=r"has no code for Tesla V100 \(compute capability \d+\.\d; .* `device: cpu`$"
         ):
-            devices.resolve(wanted, environment=dict(environment), **given)
+            gpus.resolve(wanted, environment=dict(environment), **given)
     caplog.clear()
     with caplog.at_level("WARNING", "dnn_or_knn"):
-        assert devices.resolve("auto", environment={}, **given) == torch.device("cpu")
-    assert "has no code for Tesla V100" in caplog.text and not devices._leases
+        assert gpus.resolve("auto", environment={}, **given) == torch.device("cpu")
+    assert "has no code for Tesla V100" in caplog.text and not gpus._leases
 
 
 def test_a_gpu_on_which_cuda_does_not_start_is_one_sentence(tmp_path, monkeypatch):
@@ -260,53 +261,53 @@ def test_a_gpu_on_which_cuda_does_not_start_is_one_sentence(tmp_path, monkeypatc
     monkeypatch.setattr(torch.cuda, "is_available", lambda: True)
     monkeypatch.setattr(torch.cuda, "get_device_capability", busy)
     with pytest.raises(UserError, match=r"CUDA does not start \(CUDA error: .* unavailable\); check") as caught:
-        devices.resolve("cuda", environment={}, list_gpus=lambda: GPUS, folder=tmp_path, wait=0)
+        gpus.resolve("cuda", environment={}, list_gpus=lambda: GPUS, folder=tmp_path, wait=0)
     assert "\n" not in str(caught.value)
 
 
 def test_what_a_rocm_build_holds_is_believed():
-    assert devices.has_code_for("gfx90a", (9, 0))
+    assert gpus.has_code_for("gfx90a", (9, 0))
 
 
 def test_a_folder_that_cannot_hold_leases_is_named(tmp_path):
     (tmp_path / "file").write_text("")
     with pytest.raises(UserError, match="TMPDIR"):
-        devices.lease(GPUS, tmp_path / "file")
+        gpus.lease(GPUS, tmp_path / "file")
 
 
 def test_the_listing_of_nvidia_smi_is_read_with_slices():
-    assert devices.parse_nvidia_smi(LISTING) == ["GPU-aaaa-1", "MIG-11-x", "MIG-22-y", "GPU-cccc-3"]
-    assert devices.parse_nvidia_smi("No devices found.\n") == []
+    assert gpus.parse_nvidia_smi(LISTING) == ["GPU-aaaa-1", "MIG-11-x", "MIG-22-y", "GPU-cccc-3"]
+    assert gpus.parse_nvidia_smi("No devices found.\n") == []
 
 
 def test_precision_on_the_cpu():
     cpu = torch.device("cpu")
     try:
-        assert devices.set_precision("auto", cpu) == "float32"
+        assert numerics.set_precision("auto", cpu) == "float32"
         for name, allowed in (("tf32", True), ("bf16", False), ("float64", False), ("float32", False)):
-            assert devices.set_precision(name, cpu) == name
+            assert numerics.set_precision(name, cpu) == name
             assert torch.backends.cuda.matmul.allow_tf32 is allowed
             assert torch.backends.cudnn.allow_tf32 is allowed
         with pytest.raises(UserError, match="'half'"):
-            devices.set_precision("half", cpu)
+            numerics.set_precision("half", cpu)
     finally:
-        devices.set_precision("float32", cpu)
+        numerics.set_precision("float32", cpu)
     x = torch.ones(2, 2)
     for name, expected in (("bf16", torch.bfloat16), ("float32", torch.float32), ("tf32", torch.float32)):
-        with devices.autocast(name, cpu):
+        with numerics.autocast(name, cpu):
             assert (x @ x).dtype == expected
-    assert devices.dtype("float64") == torch.float64 and devices.dtype("bf16") == torch.float32
+    assert numerics.dtype("float64") == torch.float64 and numerics.dtype("bf16") == torch.float32
 
 
 def test_precisions_may_follow_one_another_with_exact_products_between():
     features = np.random.default_rng(0).normal(size=(20, 3)).astype(np.float32)
     try:
         for name in ("tf32", "float32", "tf32", "tf32", "bf16"):
-            devices.set_precision(name, torch.device("cpu"))
+            numerics.set_precision(name, torch.device("cpu"))
             neighbours.search(features, None, 3)
             assert torch.backends.cuda.matmul.allow_tf32 is (name == "tf32")
     finally:
-        devices.set_precision("float32", torch.device("cpu"))
+        numerics.set_precision("float32", torch.device("cpu"))
 
 
 def test_compilation_falls_back_once_and_for_good():
@@ -316,7 +317,7 @@ def test_compilation_falls_back_once_and_for_good():
         calls.append("fast")
         raise ValueError("no C compiler")
 
-    function = devices.with_fallback(fast, lambda x: x + 1)
+    function = numerics.with_fallback(fast, lambda x: x + 1)
     assert [function(1), function(2)] == [2, 3]
     assert calls == ["fast"]
 
@@ -326,8 +327,8 @@ def test_where_bits_count_nothing_takes_the_place_of_compiled_code(monkeypatch):
         raise RuntimeError("Failed to find C compiler.\nPlease specify one")
 
     monkeypatch.setattr(torch, "compile", lambda *_, **__: no_compiler)
-    assert devices.compiled(abs, torch.device("cuda"))(-1) == 1
-    function = devices.compiled(abs, torch.device("cuda"), same_bits=True)
+    assert numerics.compiled(abs, torch.device("cuda"))(-1) == 1
+    function = numerics.compiled(abs, torch.device("cuda"), same_bits=True)
     for _ in range(2):
         with pytest.raises(
             UserError, match=r"\(Failed to find C compiler\.\).*`jobs\.evaluation_compile: false`"
@@ -342,7 +343,7 @@ def test_compilation_does_not_swallow_what_is_not_its_fault(error):
         raise error
 
     with pytest.raises(type(error)):
-        devices.with_fallback(fast, lambda: None)()
+        numerics.with_fallback(fast, lambda: None)()
 
 
 def test_a_stop_request_in_a_compilation_is_not_taken_for_its_failure():
@@ -351,14 +352,14 @@ def test_a_stop_request_in_a_compilation_is_not_taken_for_its_failure():
     def backend(*_: object) -> None:
         raise Interrupted("SIGTERM")
 
-    function = devices.with_fallback(torch.compile(lambda x: x + 1, backend=backend), lambda x: x)
+    function = numerics.with_fallback(torch.compile(lambda x: x + 1, backend=backend), lambda x: x)
     with pytest.raises(Interrupted):
         function(torch.ones(2))
 
 
 def test_an_error_after_the_first_success_is_the_functions_own():
     answers = iter([1])
-    function = devices.with_fallback(lambda: next(answers), lambda: 5)
+    function = numerics.with_fallback(lambda: next(answers), lambda: 5)
     assert function() == 1
     with pytest.raises(StopIteration):
         function()
@@ -368,7 +369,7 @@ def test_nothing_is_compiled_for_the_cpu():
     def function(x: int) -> int:
         return x
 
-    assert devices.compiled(function, torch.device("cpu")) is function
+    assert numerics.compiled(function, torch.device("cpu")) is function
 
 
 @pytest.mark.parametrize("same_bits", [False, True])
@@ -382,7 +383,7 @@ def test_compilation_leaves_no_choice_to_a_stopwatch_where_bits_count(monkeypatc
         raise ValueError("no GPU")
 
     monkeypatch.setattr(compile_fx, "_compile_fx_inner", compile_inner)
-    compiled = devices.compiled(lambda x: x.mean(1), torch.device("cuda"), same_bits=same_bits)
+    compiled = numerics.compiled(lambda x: x.mean(1), torch.device("cuda"), same_bits=same_bits)
     with contextlib.suppress(UserError):  # without same_bits the plain function takes over
         assert compiled(torch.ones(2, 3)).tolist() == [1.0, 1.0] and not same_bits
     torch.compiler.reset()
@@ -408,17 +409,17 @@ def test_compilation_leaves_no_choice_to_a_stopwatch_where_bits_count(monkeypatc
     ],
 )
 def test_out_of_memory_is_recognised(error, expected):
-    assert devices.is_out_of_memory(error) is expected
+    assert numerics.is_out_of_memory(error) is expected
 
 
 @pytest.mark.gpu
 def test_a_real_gpu_is_leased_and_is_the_only_one_seen():
-    if not devices.nvidia_smi():
+    if not gpus.nvidia_smi():
         pytest.skip("no NVIDIA GPU here")
     code = (
-        "import json, os, torch; from dnn_or_knn.runtime import devices; d = devices.resolve('cuda');"
+        "import json, os, torch; from dnn_or_knn.runtime import gpus; d = gpus.resolve('cuda');"
         "print(json.dumps([str(d), torch.cuda.device_count(), os.environ['CUDA_VISIBLE_DEVICES']]))"
     )
     done = subprocess.run([sys.executable, "-c", code], cwd=SCRIPTS, capture_output=True, text=True, check=True)
     device, count, visible = json.loads(done.stdout)
-    assert (device, count) == ("cuda:0", 1) and visible in devices.nvidia_smi()
+    assert (device, count) == ("cuda:0", 1) and visible in gpus.nvidia_smi()

@@ -1,0 +1,109 @@
+"""Print what an experiment will need on disk: weights, features, what each probe keeps; and what features lie there now.
+
+    python workflow/scripts/results.py disk [--configfile config/demo.yaml] [--let-go]
+
+With --let-go the features that lie there go: a probe that needs them extracts them again from the weights.
+"""
+
+from __future__ import annotations
+
+import argparse
+import shlex
+from collections import Counter
+from pathlib import Path
+from typing import Any
+
+from ..features import marks
+from ..plan import runs
+from ..plan.configuration import load_overlays
+from ..plan.registry import DATASETS
+from ..runtime.errors import UserError
+from ..runtime.files import remove
+
+#: Training and test images of the data sets whose size is known before they are prepared.
+IMAGES = {
+    "digits": (1438, 359),
+    "fashion14": (2000, 1000),
+    "mnist": (60_000, 10_000),
+    "cifar10": (50_000, 10_000),
+    "cifar100": (50_000, 10_000),
+}
+FLOAT = 4
+
+
+def needs(run: runs.Run, probes: dict[str, Any]) -> Counter[str]:
+    """Return the bytes that one run writes, by kind, from the network built without memory for its weights."""
+    import torch
+
+    from ..networks.build import create
+
+    entry = DATASETS[run.dataset]
+    with torch.device("meta"):
+        network = create(run.network, **{key: entry[key] for key in ("channels", "size", "classes")})
+    weights = sum(tensor.numel() * tensor.element_size() for tensor in network.state_dict().values())
+    points: Any = network.probe_points
+    dimensions = [point.dimensions for point in points]
+    train, test = IMAGES[run.dataset]
+    train = min(train, run.subset["count"]) if run.subset else train
+    images, count, classes = train + test, len(run.checkpoints), entry["classes"]
+    evaluations = count + (len(dimensions) - 1 if run.layers == "all" else 0)
+    kept = sum(
+        images * (options["k_max"] * 12 if options["kind"] == "knn" else classes * FLOAT) for options in probes.values()
+    )
+    return Counter(
+        {
+            "weights": count * weights,
+            "features": images
+            * FLOAT
+            * (count * dimensions[-1] + (sum(dimensions[:-1]) if run.layers == "all" else 0)),
+            "logits": images * FLOAT * classes * count,
+            "probes": evaluations * kept,
+        }
+    )
+
+
+def features_there(results: Path) -> list[Path]:
+    """Return the folders of features that lie on disk."""
+    return sorted(path for path in results.glob("*/*/*/*/features/*") if path.is_dir())
+
+
+def let_go(results: Path) -> None:
+    """Remove all features of an experiment, and the marks of who would have read them; refused while Snakemake runs."""
+    if any(Path(".snakemake/locks").glob("*")):
+        raise UserError(
+            "Snakemake is running here, or was killed; wait for it, or take its lock away: snakemake --unlock"
+        )
+    for folder in [*marks.marked(results), *features_there(results)]:
+        remove(folder)
+
+
+def main(command: str, words: list[str]) -> int:
+    """Print what the configured experiment needs, run by run."""
+    parser = argparse.ArgumentParser(
+        prog=f"results.py {command}", description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
+    parser.add_argument("--configfile", nargs="+", default=[], help="overlays, as given to snakemake")
+    parser.add_argument("--let-go", action="store_true", help="remove the features that lie on disk")
+    args = parser.parse_args(words)
+    made = runs.create(load_overlays(*args.configfile))
+    results, until_probed = Path(made.results), made.config["keep"]["features"] == "until-probed"
+    if args.let_go:
+        if not until_probed:
+            raise UserError("the configuration has keep.features: all; set until-probed to let features go")
+        let_go(results)
+    total: Counter[str] = Counter()
+    print(f"{'run':44}" + "".join(f"{kind:>10}" for kind in ("weights", "features", "logits", "probes")) + "   (GB)")
+    for path, run in made.runs.items():
+        found = needs(run, made.config["probes"])
+        total += found
+        print(f"{path:44}" + "".join(f"{value / 1e9:10.2f}" for value in found.values()))
+    print(f"{'all':44}" + "".join(f"{total[kind] / 1e9:10.2f}" for kind in ("weights", "features", "logits", "probes")))
+    there = features_there(results)
+    size = sum(file.stat().st_size for folder in there for file in folder.iterdir())
+    print(f"Features of {len(there)} shards lie on disk now, {size / 1e9:.3f} GB.")
+    if until_probed:
+        print("Features are let go once probed; `keep.features: all` keeps them.")
+    if until_probed and there:
+        again = shlex.join(["--configfile", *args.configfile] if args.configfile else [])
+        print(f"To let them go unprobed: python workflow/scripts/results.py disk {again} --let-go".replace("  ", " "))
+    return 0

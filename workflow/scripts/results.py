@@ -1,0 +1,38 @@
+"""Look at an experiment's results.
+
+    python workflow/scripts/results.py verdicts results/demo
+    python workflow/scripts/results.py why [--configfile config/demo.yaml] [snakemake's other options and targets]
+    python workflow/scripts/results.py verify results/demo [--configfile config/demo.yaml]
+    python workflow/scripts/results.py pack results/paper paper.tar.gz
+    python workflow/scripts/results.py unpack paper.tar.gz
+    python workflow/scripts/results.py disk [--configfile config/demo.yaml] [--let-go]
+
+verdicts prints the claims' verdicts; why, what is stale and why; verify recomputes every digest; pack and unpack carry
+results to another machine; disk says what an experiment needs. Each says more with --help.
+"""
+
+from __future__ import annotations
+
+import importlib
+import sys
+
+from dnn_or_knn.runtime.errors import UserError, nearest
+
+TOOLS = {name: name for name in ("verdicts", "why", "verify", "disk")} | {"pack": "archive", "unpack": "archive"}
+
+
+def main() -> int:
+    command, *words = sys.argv[1:] or ["--help"]
+    if command in ("-h", "--help"):
+        print(__doc__)
+        return 0
+    try:
+        if command not in TOOLS:
+            raise UserError(f"results.py has no subcommand '{command}'{nearest(command, TOOLS)}")
+        return int(importlib.import_module(f"dnn_or_knn.tools.{TOOLS[command]}").main(command, words))
+    except UserError as error:
+        sys.exit(f"error: {error}")
+
+
+if __name__ == "__main__":
+    sys.exit(main())

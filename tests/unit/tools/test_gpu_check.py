@@ -389,6 +389,12 @@ def test_a_device_that_no_longer_answers_ends_its_process(card, monkeypatch) -> 
     assert [row.check for row in rows_of(card, "architecture", "tf32")] == ["capability against the wheel"]
 
 
+def test_training_lets_cudnn_time_every_algorithm(card: Card) -> None:
+    with card_checks.trainers(card, "lenet", CUDA) as (trainer,):
+        trainer.prepare(200)
+    assert torch.backends.cudnn.benchmark and torch.backends.cudnn.benchmark_limit == 0
+
+
 # What is not simulated.
 
 

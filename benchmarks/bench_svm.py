@@ -31,7 +31,6 @@ import torch
 sys.path.insert(0, str(Path(__file__).resolve().parent.parent / "workflow" / "scripts"))
 from dnn_or_knn.probes import svm
 from dnn_or_knn.probes.solvers import svm as hinge
-from dnn_or_knn.probes.solvers.gram import gram
 from sklearn.calibration import CalibratedClassifierCV
 from sklearn.exceptions import ConvergenceWarning
 from sklearn.svm import SVC, LinearSVC
@@ -58,9 +57,6 @@ def ours(tolerance: float) -> Fit:
     """Return a fit by this project's solver."""
 
     def fit(problems: hinge.Problems) -> tuple[torch.Tensor, torch.Tensor | None]:
-        if problems.squared:
-            # The Gram matrix that the classes share is part of the work.
-            problems = hinge.Problems(problems.points, problems.signs, problems.C, True, True, gram(problems.points))
         return hinge.solve(problems, tolerance=tolerance).weights, None
 
     return fit
@@ -110,15 +106,15 @@ class Competitor:
         weights, alpha = self.fit(problems)
         self.clock.append(time.perf_counter() - clock)
         self.processor.append(time.process_time() - processor)
-        if alpha is None and not problems.squared:
+        slack = (1 - problems.signs * hinge.scores(problems.points, weights)).clamp(min=0) * problems.signs.abs()
+        if problems.squared:
+            alpha = 2 * problems.C * slack
+        if alpha is None:
             # Only the objective: without multipliers there is no bound.
-            slack = (1 - problems.signs * hinge.scores(problems.points, weights)).clamp(min=0)
-            self.primal = 0.5 * (problems.ridge * weights.square()).sum(1) + problems.C * (
-                slack * problems.signs.abs()
-            ).sum(1)
+            self.primal = 0.5 * (weights * problems.penalty_slope(weights)).sum(1) + problems.C * slack.sum(1)
             self.bound = torch.full_like(self.primal, -torch.inf)
         else:
-            self.primal, gap, _ = hinge.certificate(problems, weights, alpha)
+            self.primal, gap = hinge.certificate(problems, weights, alpha)
             self.bound = self.primal - gap
 
     def distance(self, bound: torch.Tensor) -> float:
@@ -150,10 +146,8 @@ def compare(
     """Run the competitors in turns; return the table's rows. The first is ours, and gives the bound."""
     for competitor in competitors:
         competitor.run(problems)
-    best = hinge.interior_point(problems, tolerance=1e-9)[1] if not problems.squared else None
-    tight = hinge.solve(problems, tolerance=1e-9).weights
-    primal, gap, _ = hinge.certificate(problems, tight, best)
-    bound = primal - gap
+    tight = hinge.solve(problems, tolerance=1e-9)
+    bound = tight.objective * (1 - tight.gap)
     if seek == "LinearSVC dual":
         competitors.append(until(wanted, seek, lambda tolerance: linear_svc(tolerance, True), problems, bound))
     elif seek:
@@ -176,7 +170,7 @@ def compare(
 def rests(points: torch.Tensor, labels: np.ndarray, classes: int) -> hinge.Problems:
     """Return the one-vs-rest problems with the squared hinge."""
     signs = 2.0 * (torch.as_tensor(labels)[None] == torch.arange(classes)[:, None]).double() - 1
-    return hinge.Problems(points, signs, 1.0, True, True)
+    return hinge.Problems(points, signs, 1.0, True, True, points.new_zeros(points.shape[1] - 1))
 
 
 def some_pairs(points: torch.Tensor, labels: np.ndarray, count: int) -> hinge.Problems:
@@ -184,7 +178,9 @@ def some_pairs(points: torch.Tensor, labels: np.ndarray, count: int) -> hinge.Pr
     rows = [torch.as_tensor(np.flatnonzero(np.isin(labels, (0, other)))) for other in range(1, count + 1)]
     padded = torch.nn.utils.rnn.pad_sequence(rows, batch_first=True, padding_value=-1)
     signs = (padded >= 0) * torch.where(torch.as_tensor(labels)[padded] == 0, 1.0, -1.0).double()
-    return hinge.Problems(points[padded] * (padded >= 0)[:, :, None], signs, 1.0, False, False)
+    return hinge.Problems(
+        points[padded] * (padded >= 0)[:, :, None], signs, 1.0, False, False, points.new_zeros(points.shape[1] - 1)
+    )
 
 
 def whole_probe(kind: str, train: np.ndarray, labels: np.ndarray, classes: int, rounds: int) -> list[str]:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from dataclasses import replace
 from typing import Any
 
 import numpy as np
@@ -176,27 +177,17 @@ def test_certificate_is_true(
 
 @pytest.mark.parametrize(("squared", "penalized"), [(True, True), (True, False), (False, True), (False, False)])
 def test_every_engine_reaches_the_same_objective(squared: bool, penalized: bool) -> None:
-    """Newton, the interior point in both eliminations, and a working set: one optimum."""
+    """Newton and the interior point, shared or own points, with or without their mean: one optimum."""
     train, labels = blobs(900, 12, 2, distance=1.2)
     points = torch.cat([torch.as_tensor(train, dtype=torch.float64), torch.ones(900, 1, dtype=torch.float64)], 1)
     signs = torch.as_tensor(2.0 * labels - 1)[None]
-    shared = hinge.Problems(points, signs, 1.0, squared, penalized, points.T @ points)
-    own = hinge.Problems(points[None], signs, 1.0, squared, penalized)
-    found = [hinge.working_set(own), hinge.interior_point(own)[0], hinge.solve(shared)]
+    shared = hinge.Problems(points, signs, 1.0, squared, penalized, torch.zeros(12).double())
+    own = replace(shared, points=points[None])
+    mean = points[:, :-1].mean(0)
+    centred = replace(shared, points=torch.cat([points[:, :-1] - mean, points[:, -1:]], 1), mean=mean)
+    found = [hinge.interior_point(one) for one in (shared, own, centred)]
     if squared:
-        found.append(hinge.newton(shared, sparse=0.0)[0])
-    few = torch.arange(10)
-    small = hinge.Problems(points[None, few], signs[:, few], 1.0, squared, penalized)
-    wide = hinge.Problems(
-        torch.cat([points[None, few, :-1], torch.zeros(1, 10, 30).double(), points[None, few, -1:]], 2),
-        signs[:, few],
-        1.0,
-        squared,
-        penalized,
-    )
-    by_points, by_weights = hinge.interior_point(wide)[0], hinge.interior_point(small)[0]
-    assert wide.points.shape[1] < wide.points.shape[2]
-    assert float(by_points.objective) == pytest.approx(float(by_weights.objective), rel=2e-6)
+        found += [hinge.newton(one) for one in (shared, own, centred)]
     for one in found:
         assert float(one.gap) <= 1e-6
         assert float(one.objective) == pytest.approx(float(found[0].objective), rel=2e-6)
@@ -250,8 +241,8 @@ def test_a_simulated_gpu_reaches_the_same_optimum(loss: str, multiclass: str, sh
 
 def test_gap_of_a_bad_fit_is_large() -> None:
     points = torch.tensor([[1.0, 1.0], [-1.0, 1.0]], dtype=torch.float64)
-    problems = hinge.Problems(points, torch.tensor([[1.0, -1.0]]).double(), 1.0, True, True)
-    primal, gap, _ = hinge.certificate(problems, torch.zeros(1, 2, dtype=torch.float64))
+    problems = hinge.Problems(points, torch.tensor([[1.0, -1.0]]).double(), 1.0, True, True, torch.zeros(1).double())
+    primal, gap = hinge.certificate(problems, torch.zeros(1, 2).double(), torch.full((1, 2), 2.0).double())
     assert float(primal) == 2.0
     # α = 2C h = 2 for both: D = 4 − ½·16 − 2, a bound, if a poor one.
     assert float(gap) == pytest.approx(2.0 - (4 - 8 - 2))
@@ -438,9 +429,107 @@ def test_solvers_converge_at_any_scale(
     shift = distance * random.normal(size=dimensions)
     features = random.normal(size=(count, dimensions)).round(1) + signs[0].numpy()[:, None] * shift
     points = torch.cat([torch.as_tensor(scale * features), torch.ones(count, 1, dtype=torch.float64)], 1)
-    shared = hinge.Problems(points, signs, C, squared, penalized, points.T @ points)
-    own = hinge.Problems(points.expand(8, -1, -1).contiguous(), signs, C, squared, penalized)
+    shared = hinge.Problems(points, signs, C, squared, penalized, torch.zeros(dimensions).double())
+    own = replace(shared, points=points.expand(8, -1, -1).contiguous())
     one, two = hinge.solve(shared), hinge.solve(own)
     assert float(one.gap.max()) <= 1e-6
     assert float(two.gap.max()) <= 1e-6
     torch.testing.assert_close(one.objective, two.objective, rtol=2e-6, atol=0)
+
+
+def true_gaps(problems: hinge.Problems, found: hinge.Solution) -> np.ndarray:
+    """(P − D)/P of every problem from its weights and multipliers, as P and D are defined, in long doubles."""
+    gaps = []
+    mean, C = problems.mean.numpy().astype(np.longdouble), problems.C
+    for b in range(len(found.gap)):
+        points = (problems.points if problems.points.ndim == 2 else problems.points[b]).numpy().astype(np.longdouble)
+        y, w, alpha = (each[b].numpy().astype(np.longdouble) for each in (problems.signs, found.weights, found.alpha))
+        slack = np.maximum(0, 1 - y * (points @ w)) * np.abs(y)
+        intercept = (w[-1] - w[:-1] @ mean) if problems.penalized else 0
+        loss = (slack**2).sum() if problems.squared else slack.sum()
+        primal = (np.square(w[:-1]).sum() + intercept**2) / 2 + C * loss
+        assert (alpha >= 0).all()
+        assert problems.squared or (alpha <= C).all()
+        if not problems.penalized:
+            up, down = alpha[y > 0].sum(), alpha[y < 0].sum()
+            alpha = np.where(
+                y > 0, alpha * (min(up, down) / max(up, 1e-300)), alpha * (min(up, down) / max(down, 1e-300))
+            )
+        pulled = (alpha * y) @ points
+        dual = alpha.sum() - np.square(pulled[:-1] + mean * pulled[-1]).sum() / 2
+        dual -= pulled[-1] ** 2 / 2 if problems.penalized else 0
+        dual -= np.square(alpha).sum() / (4 * C) if problems.squared else 0
+        gaps.append(float((primal - dual) / primal))
+    return np.array(gaps)
+
+
+@settings(deadline=None, max_examples=40)
+@given(
+    st.integers(0, 10**6),
+    st.sampled_from([0.01, 1.0, 100.0, 3000.0]),
+    st.sampled_from([0.0, 0.5, 10.0]),
+    st.sampled_from([0.0, 1e6]),
+    st.sampled_from([1e-3, 1.0, 1e3]),
+    st.booleans(),
+    st.booleans(),
+    st.booleans(),
+)
+@example(4, 3000.0, 10.0, 0.0, 1.0, False, False, True)
+def test_gaps_are_those_of_the_weights_at_every_scale(
+    seed: int, scale: float, distance: float, offset: float, C: float, squared: bool, penalized: bool, own: bool
+) -> None:
+    """Every certificate against P and D in long doubles, at the weights and multipliers that are returned."""
+    random = np.random.default_rng(seed)
+    centres, labels = distance * random.normal(size=(4, 6)), np.arange(200) % 4
+    features = torch.as_tensor(scale * (centres[labels] + random.normal(size=(200, 6))) + offset)
+    mean, classes = features.mean(0), torch.as_tensor(labels)
+    points = torch.cat([features - mean, torch.ones(200, 1).double()], 1)
+    signs = 2.0 * (classes[None] == torch.arange(4)[:, None]).double() - 1
+    if own:
+        signs = signs * (
+            (classes[None] == torch.arange(4)[:, None]) | (classes[None] == (torch.arange(4)[:, None] + 1) % 4)
+        )
+        points = points * signs.abs()[:, :, None]
+    problems = hinge.Problems(points, signs, C, squared, penalized, mean)
+    found = hinge.solve(problems)
+    true = true_gaps(problems, found)
+    assert (true <= 1.05 * found.gap.numpy() + 1e-8).all(), (true, found.gap)
+    # Where 1e-6 is out of reach of float64, the gap says so.
+    assert float(found.gap.max()) <= (1e-6 if offset == 0 else 1e-4)
+
+
+@pytest.mark.parametrize("seed", range(4, 9))
+def test_reported_objective_is_that_of_the_reported_weights(seed: int) -> None:
+    """Far apart and large: margins that were added up step by step gave half to a tenth of the weights' own objective."""
+    random = np.random.default_rng(seed)
+    centres, labels = 10 * random.normal(size=(4, 6)), random.integers(0, 4, 500)
+    train = 3000 * (centres[labels] + random.normal(size=(500, 6)))
+    result = fit(train, labels, loss="hinge", multiclass="ovo")
+    check(result, 4)
+    total = 0.0
+    for w, b, about in zip(
+        result.arrays["coefficients"].astype(np.longdouble),
+        result.arrays["intercepts"].astype(np.longdouble),
+        result.arrays["fit_classes"],
+        strict=True,
+    ):
+        part = np.isin(labels, about)
+        sides = np.where(labels[part] == about[0], 1, -1)
+        total += w @ w / 2 + np.maximum(0, 1 - sides * (train[part].astype(np.longdouble) @ w + b)).sum()
+    assert result.report["objective"] == pytest.approx(float(total), rel=1e-5)
+
+
+@pytest.mark.parametrize("kind", ["offset", "outlier", "constant columns"])
+@pytest.mark.parametrize("multiclass", ["ovr", "ovo"])
+def test_large_means_cost_no_convergence(kind: str, multiclass: str) -> None:
+    train, labels = blobs(240, 6, 3, distance=0.5)
+    train = train.astype(np.float64)
+    if kind == "offset":
+        train += 1e6
+    elif kind == "outlier":
+        train[5] = 1e6
+    else:
+        train[:, :3] = 1e5
+    result = fit(train, labels, multiclass=multiclass)
+    check(result, 3)
+    assert result.report["objective"] == pytest.approx(objective(train, labels, result, loss="squared_hinge"), rel=1e-6)

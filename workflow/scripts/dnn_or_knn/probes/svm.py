@@ -31,7 +31,6 @@ from ..runtime.errors import UserError
 from ..seeds import generator
 from .common import ProbeResult, check_input, one_class, spread
 from .preprocessing import reduce
-from .solvers.gram import gram
 from .solvers.platt import couple, fit_sigmoids, normalised_sigmoids, sigmoid, stratified_folds
 from .solvers.svm import Problems, Solution, certificate, scores, solve, span
 
@@ -176,7 +175,7 @@ def _positive(options: dict[str, Any], key: str, default: float) -> float:
 def _report(fit: Fit, settings: Settings, folds: int, seed: int) -> dict[str, Any]:
     """Return what the manifest says of the fits; `gap` is the worst of all, folds included."""
     gap = max(float(fit.gap.max()), float(fit.fold_gap.max()))
-    engine = "newton and interior point" if settings.squared and settings.multiclass == "ovr" else "interior point"
+    engine = "newton and interior point" if settings.squared else "interior point"
     if settings.backend == "reference":
         import sklearn
 
@@ -211,22 +210,23 @@ def _fit(
     features: torch.Tensor, labels: torch.Tensor, fold: torch.Tensor, targets: torch.Tensor, settings: Settings
 ) -> Fit:
     """Fit everything: features (N, d) float64, labels (N,) 0 … P − 1, fold (N,), targets (K, 1 or 2)."""
-    basis = None
-    # A free intercept takes a shift of the features up; without it, products lose fewer digits to a large mean.
-    mean = torch.zeros_like(features[0]) if settings.penalized else features.mean(0)
+    # Without their mean, products lose fewer digits to a large one.
+    mean, basis = features.mean(0), None
     features = features - mean
-    if features.shape[0] < features.shape[1]:
-        basis, features = span(features)
+    if features.shape[0] + 1 < features.shape[1]:
+        basis = span(torch.cat([features, mean[None]]))
+        features, mean = features @ basis, (basis * mean[:, None]).sum(0)
     points = torch.cat([features, torch.ones_like(features[:, :1])], dim=1)
     batches = _pairs if targets.shape[1] == 2 else _rests
     solver = _reference(settings) if settings.backend == "reference" else _exact(settings)
-    parts = [
-        _fit_batch(problems, held, solver, int(fold.max()) + 1)
-        for problems, held in batches(points, labels, fold, targets, settings)
-    ]
-    weights = torch.cat([part.weights for part in parts])
-    inner = weights[:, :-1] if basis is None else weights[:, :-1] @ basis.T
-    weights = torch.cat([inner, weights[:, -1:] - (inner @ mean)[:, None]], dim=1)
+    parts, inner = [], []
+    for problems, held, bases in batches(points, labels, fold, targets, mean, settings):
+        part = _fit_batch(problems, held, solver, int(fold.max()) + 1)
+        weights, intercepts = problems.plain(part.weights)
+        inner.append(weights if bases is None else torch.bmm(bases, weights[:, :, None])[:, :, 0])
+        parts.append(replace(part, weights=intercepts[:, None]))
+    coefficients = torch.cat(inner) if basis is None else torch.cat(inner) @ basis.T
+    weights = torch.cat([coefficients, torch.cat([part.weights for part in parts])], dim=1)
     slope, offset, objective, gap, fold_gap = (
         torch.cat([getattr(part, name) for part in parts])
         for name in ("slope", "offset", "objective", "gap", "fold_gap")
@@ -234,35 +234,53 @@ def _fit(
     return Fit(weights, slope, offset, objective, gap, fold_gap, max(part.iterations for part in parts))
 
 
+#: Problems, the folds (B or 1, n) of their points, and a basis (B, d, r) of each one's features if not that of all.
+Batch = tuple[Problems, torch.Tensor, torch.Tensor | None]
+
+
 def _rests(
-    points: torch.Tensor, labels: torch.Tensor, fold: torch.Tensor, targets: torch.Tensor, settings: Settings
-) -> Iterator[tuple[Problems, torch.Tensor]]:
-    """Yield batches of class-against-rest problems over shared points, and the fold (1, N) of each point."""
+    points: torch.Tensor,
+    labels: torch.Tensor,
+    fold: torch.Tensor,
+    targets: torch.Tensor,
+    mean: torch.Tensor,
+    settings: Settings,
+) -> Iterator[Batch]:
+    """Yield batches of class-against-rest problems over shared points."""
     count, dimensions = points.shape
-    total = gram(points)
-    each = 8 * (12 * count + 2 * dimensions**2)
+    each = 8 * (12 * count + 3 * dimensions**2)
     for some in targets[:, 0].split(max(1, BATCH[points.device.type] // each)):
         signs = 2.0 * (labels[None] == some[:, None]).to(points.dtype) - 1
-        yield Problems(points, signs, settings.C, settings.squared, settings.penalized, total), fold[None]
+        yield Problems(points, signs, settings.C, settings.squared, settings.penalized, mean), fold[None], None
 
 
 def _pairs(
-    points: torch.Tensor, labels: torch.Tensor, fold: torch.Tensor, targets: torch.Tensor, settings: Settings
-) -> Iterator[tuple[Problems, torch.Tensor]]:
-    """Yield batches of class-against-class problems over copies of their points, and the folds (B, n) of these."""
+    points: torch.Tensor,
+    labels: torch.Tensor,
+    fold: torch.Tensor,
+    targets: torch.Tensor,
+    mean: torch.Tensor,
+    settings: Settings,
+) -> Iterator[Batch]:
+    """Yield batches of class-against-class problems over copies of their points."""
     dimensions = points.shape[1]
     members = [torch.nonzero(labels == label)[:, 0] for label in range(int(labels.max()) + 1)]
     rows = [torch.cat([members[i], members[j]]) for i, j in targets.tolist()]
     longest = max(len(each) for each in rows)
-    each = 8 * longest * (2 * dimensions + 16)
+    each = 8 * (longest * (2 * dimensions + 16) + 3 * min(dimensions, longest) ** 2)
     size = max(1, BATCH[points.device.type] // each)
     for start in range(0, len(targets), size):
         some = targets[start : start + size]
         padded = torch.nn.utils.rnn.pad_sequence(rows[start : start + size], batch_first=True, padding_value=-1)
         inside = (padded >= 0).to(points.dtype)
         signs = inside * (2.0 * (labels[padded] == some[:, :1]).to(points.dtype) - 1)
-        copied = points[padded] * inside[:, :, None]
-        yield Problems(copied, signs, settings.C, settings.squared, settings.penalized), fold[padded]
+        copied, means, bases = points[padded] * inside[:, :, None], mean, None
+        if padded.shape[1] + 2 < dimensions:
+            bases = span(torch.cat([copied[:, :, :-1], mean.expand(len(some), 1, -1)], dim=1))
+            copied = torch.cat([copied[:, :, :-1] @ bases, copied[:, :, -1:]], dim=2)
+            means = (bases * mean[:, None]).sum(1)
+        problems = Problems(copied, signs, settings.C, settings.squared, settings.penalized, means)
+        yield problems, fold[padded], bases
 
 
 def _fit_batch(problems: Problems, fold: torch.Tensor, solver: Solver, folds: int) -> Fit:
@@ -273,15 +291,13 @@ def _fit_batch(problems: Problems, fold: torch.Tensor, solver: Solver, folds: in
     for number in range(folds):
         held = fold == number
         signs = problems.signs * ~held
-        total = None if problems.total is None else problems.total - gram(problems.points[held[0]])
         up, down = (signs > 0).any(1), (signs < 0).any(1)
         # libsvm's rule: without one side, its scores are constant, +1, −1 or 0.
         weights = torch.zeros_like(whole.weights)
         weights[:, -1] = up.to(weights.dtype) - down.to(weights.dtype)
         both = torch.nonzero(up & down)[:, 0]
         if len(both):
-            part = replace(problems, signs=signs, total=total)
-            solution = solver(part.take(both), whole.take(both))
+            solution = solver(replace(problems, signs=signs).take(both), whole.take(both))
             weights[both] = solution.weights
             fold_gap[both] = torch.maximum(fold_gap[both], solution.gap)
             iterations = max(iterations, solution.iterations)
@@ -305,9 +321,11 @@ def _reference(settings: Settings) -> Solver:
     def solver(problems: Problems, start: Solution | None) -> Solution:
         fits = [_reference_fit(problems, b, settings) for b in range(len(problems.signs))]
         weights, alpha = torch.stack([fit[0] for fit in fits]), torch.stack([fit[1] for fit in fits])
-        primal, gap, _ = certificate(problems, weights, None if settings.squared else alpha)
-        relative = gap.clamp(min=0) / primal.clamp(min=1e-300)
-        return Solution(weights, primal, relative, max(fit[2] for fit in fits))
+        if settings.squared:
+            alpha = 2 * settings.C * (1 - problems.signs * scores(problems.points, weights)).clamp(min=0)
+        alpha = alpha * problems.signs.abs()
+        primal, distance = certificate(problems, weights, alpha)
+        return Solution(weights, alpha, primal, distance / primal.clamp(min=1e-300), max(fit[2] for fit in fits))
 
     return solver
 
@@ -320,7 +338,10 @@ def _reference_fit(problems: Problems, b: int, settings: Settings) -> tuple[torc
     points = problems.points if problems.points.ndim == 2 else problems.points[b]
     signs = problems.signs[b]
     rows = torch.nonzero(signs)[:, 0]
-    features, sides = points[rows, :-1].cpu().numpy(), signs[rows].cpu().numpy()
+    mean = (problems.mean if problems.mean.ndim == 1 else problems.mean[b]).cpu().numpy()
+    # LinearSVC penalises the intercept of the points as they were.
+    mean = mean if settings.squared else 0 * mean
+    features, sides = points[rows, :-1].cpu().numpy() + mean, signs[rows].cpu().numpy()
     alpha = torch.zeros_like(signs)
     if settings.squared:
         model = LinearSVC(C=settings.C, dual=False, tol=1e-2 * settings.tolerance, max_iter=10000)
@@ -336,7 +357,7 @@ def _reference_fit(problems: Problems, b: int, settings: Settings) -> tuple[torc
         alpha[rows[torch.as_tensor(model.support_.astype(np.int64), device=rows.device)]] = torch.as_tensor(
             np.abs(model.dual_coef_[0]), device=alpha.device
         )
-    weights = np.append(model.coef_[0], model.intercept_)
+    weights = np.append(model.coef_[0], model.intercept_ + model.coef_[0] @ mean)
     return torch.as_tensor(weights, device=points.device), alpha, int(np.max(model.n_iter_))
 
 

@@ -13,7 +13,7 @@ SMK := Snakefile workflow/rules/*.smk
 PYTEST ?=
 
 .DEFAULT_GOAL := help
-.PHONY: help setup demo paper test test-all lint format docs bench clean
+.PHONY: help setup demo paper test test-all lint format docs bench gpu-check clean
 
 help:
 	@echo 'make setup     install everything into .venv'
@@ -21,6 +21,7 @@ help:
 	@echo 'make paper     the paper itself: downloads the data sets, wants a GPU'
 	@echo 'make test      format, lint, types, and the quick tests'
 	@echo 'make test-all  make test, and the long tests: every kill, every fault, a real SLURM'
+	@echo 'make gpu-check whether this machine'"'"'s GPU does what the pipeline needs (2 minutes, 8 GB)'
 	@echo 'make bench     the benchmarks behind the tables in docs/performance.md'
 	@echo 'make docs      write docs/configuration.md from the schema'
 	@echo 'make format    format all code'
@@ -61,6 +62,9 @@ test: lint
 
 test-all: test
 	$(BIN)/python -m pytest -m slow --numprocesses 2 --dist loadgroup $(PYTEST)
+
+gpu-check: $(SETUP)
+	@$(BIN)/python workflow/scripts/gpu_check.py
 
 bench: $(SETUP)
 	for bench in benchmarks/bench_*.py; do $(BIN)/python $$bench || exit 1; done

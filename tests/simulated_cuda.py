@@ -76,11 +76,18 @@ class CudaTensor(torch.Tensor):
 
 
 class SimulatedCuda(TorchDispatchMode):
-    """The device. `waits` counts, by operation, how often the host waited for it; "copy" is one between the devices."""
+    """The device. `waits` counts, by operation, how often the host waited for it; "copy" is one between the devices.
+
+    `forbidden`: whether to wait is an error, as after `torch.cuda.set_sync_debug_mode("error")`. `limit`: bytes of one tensor
+    above which memory is full; `largest`: those of the largest tensor made.
+    """
 
     def __init__(self) -> None:
         super().__init__()
         self.waits: Counter[str] = Counter()
+        self.forbidden = False
+        self.limit: float = float("inf")
+        self.largest = 0
 
     def __torch_dispatch__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
         kwargs = dict(kwargs or {})
@@ -101,6 +108,8 @@ class SimulatedCuda(TorchDispatchMode):
             made = args[0].clone()
         else:
             made = func(*tree_map(_held, args), **tree_map(_held, kwargs))
+        if goes:
+            self._allocate(made)
         arguments = zip(func._schema.arguments, [*args, *[None] * len(func._schema.arguments)], strict=False)
         written = [kwargs.get(a.name, given) for a, given in arguments if a.alias_info and a.alias_info.is_write]
         if written:  # what was written in place, or through `out`, is what comes back
@@ -129,14 +138,26 @@ class SimulatedCuda(TorchDispatchMode):
         if packet in PRODUCTS and not args[0].dtype.is_floating_point:
             raise RuntimeError(f"{func} not implemented on cuda for {args[0].dtype}")
 
+    def _allocate(self, made: Any) -> None:
+        for leaf in tree_leaves(made):
+            if isinstance(leaf, torch.Tensor):
+                self.largest = max(self.largest, leaf.nbytes)
+                if leaf.nbytes > self.limit:
+                    raise torch.OutOfMemoryError("CUDA out of memory")
+
+    def _wait(self, operation: str) -> None:
+        self.waits[operation] += 1
+        if self.forbidden:
+            raise RuntimeError(f"called a synchronizing CUDA operation: {operation}")
+
     def _count(self, packet: Any, args: Any) -> None:
         if packet in WAITING:
-            self.waits[packet.__name__] += 1
+            self._wait(packet.__name__)
         elif packet in INDEXING:
             masks = any(index is not None and index.dtype in (torch.bool, torch.uint8) for index in args[1])
             # A number written where a mask says is filled in without a look at the mask.
             if masks and not (len(args) > 2 and args[2].numel() == 1 and len(args[1]) == 1):
-                self.waits["mask as index"] += 1
+                self._wait("mask as index")
 
     def _count_copy(self, packet: Any, args: Any, kwargs: Any, goes: bool) -> None:
         target, source = args[:2] if packet is aten.copy_ else (None, args[0])
@@ -145,7 +166,7 @@ class SimulatedCuda(TorchDispatchMode):
             host = source if to_cuda else target
             asynchronous = kwargs.get("non_blocking") or (packet is aten.copy_ and len(args) > 2 and args[2])
             if not (asynchronous and getattr(host, "pinned", False)):
-                self.waits["copy"] += 1
+                self._wait("copy")
 
 
 def _held(leaf: Any) -> Any:

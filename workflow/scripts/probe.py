@@ -50,6 +50,8 @@ def main(args: argparse.Namespace) -> None:
     features = available(args, extracted["files"])
     device = gpus.resolve(args.device)
     numerics.set_precision("float32", device)  # a fit must not depend on what an extraction before it allowed
+    if spec["module"] in ("logistic", "svm"):
+        gpus.warn_if_float64_is_slow(device)
     fit = probes.load(spec["module"])
     state = open_state(args.state, spec)
     names = [(f"step{step:06d}_{layer}", step, layer) for step in spec["steps"] for layer in layers]

@@ -259,3 +259,32 @@ def _try_lease(gpu: str, folder: Path) -> bool:
         ) from error
     _leases[_file(gpu, folder)] = file
     return True
+
+
+# Speed.
+
+
+def float64_rate(device: torch.device, side: int = 1024) -> float:
+    """Return the floating-point operations per second of products in float64, the best of three."""
+    one = torch.ones((side, side), dtype=torch.float64, device=device)
+    best = 0.0
+    for _ in range(4):  # the first one starts the library
+        started = time.perf_counter()
+        float((one @ one)[0, 0])  # waits for a GPU
+        best = max(best, 2 * side**3 / (time.perf_counter() - started))
+    return best
+
+
+def warn_if_float64_is_slow(device: torch.device) -> None:
+    """Log one line where a GPU's products in float64, in which linear probes are fitted, are slower than this job's CPU's."""
+    if device.type != "cuda":
+        return
+    there, here = float64_rate(device), float64_rate(torch.device("cpu"))
+    if there < here:
+        log.warning(
+            "this GPU makes %.0f GFLOP/s of float64 products, the CPU with %d threads %.0f: fits of this probe would be faster "
+            "with `device: cpu`",
+            there / 1e9,
+            torch.get_num_threads(),
+            here / 1e9,
+        )

@@ -1,1 +1,1 @@
-"""What a user looks at results with: the subcommands of results.py."""
+"""What a user runs beside the workflow: the subcommands of results.py, and the check of a GPU."""

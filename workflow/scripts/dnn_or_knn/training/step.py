@@ -112,7 +112,8 @@ class Trainer:
             return
         if self.convolutions > COMPILE_CONVOLUTIONS and steps >= COMPILE_STEPS:
             self._logits = numerics.compiled(self._plain_logits, self.device)
-        torch.backends.cudnn.benchmark = True
+        # Every algorithm is timed, not the ten first ones.
+        torch.backends.cudnn.benchmark, torch.backends.cudnn.benchmark_limit = True, 0
         with self.lock:
             self.batches.go_to(self.step)
             if not self._capture() and self._logits != self._plain_logits:

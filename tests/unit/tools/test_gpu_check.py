@@ -352,6 +352,7 @@ FAULTS: list[tuple[str, str, Callable[[pytest.MonkeyPatch], object]]] = [
 ]
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(("name", "row", "fault"), FAULTS, ids=[f"{name}-{row}" for name, row, _ in FAULTS])
 def test_each_check_fails_where_what_it_checks_is_broken(
     card: Card, monkeypatch: pytest.MonkeyPatch, name: str, row: str, fault: Callable[[pytest.MonkeyPatch], object]

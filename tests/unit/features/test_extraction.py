@@ -20,6 +20,7 @@ import numpy as np
 import pytest
 import torch
 from conftest import SCRIPTS
+from dnn_or_knn import numerics
 from dnn_or_knn.features import extraction
 from dnn_or_knn.networks.build import create
 from dnn_or_knn.runtime import command_line, files, gpus, progress, resume
@@ -565,7 +566,7 @@ def gpu(monkeypatch: pytest.MonkeyPatch) -> list[dict]:
     """A simulated GPU, whose compiled functions are the plain ones; what was compiled, and how."""
     compiled: list[dict] = []
     monkeypatch.setattr(gpus, "resolve", lambda _: CUDA)
-    monkeypatch.setattr(gpus, "compiled", lambda forward, *_, **options: compiled.append(options) or forward)
+    monkeypatch.setattr(numerics, "compiled", lambda forward, *_, **options: compiled.append(options) or forward)
     monkeypatch.setattr(extraction, "_flop", lambda *_: 1.0)
     monkeypatch.setattr(extraction, "COMPILE_FROM", len(STEPS) * (TRAIN + TEST))
     return compiled

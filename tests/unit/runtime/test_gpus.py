@@ -49,17 +49,17 @@ def _give_back():
     gpus._leases.clear()
 
 
-def resolve(wanted: str, folder: Path, environment: dict, gpus: list[str] = GPUS, works: bool = True) -> torch.device:
+def resolve(wanted: str, folder: Path, environment: dict, uuids: list[str] = GPUS, works: bool = True) -> torch.device:
     def fault(_: torch.device) -> str | None:
         return None if works else "torch cannot use it"
 
-    return gpus.resolve(wanted, environment=environment, list_gpus=lambda: gpus, fault=fault, folder=folder, wait=0)
+    return gpus.resolve(wanted, environment=environment, list_gpus=lambda: uuids, fault=fault, folder=folder, wait=0)
 
 
-def start(folder: Path, *gpus: str) -> subprocess.Popen:
+def start(folder: Path, *uuids: str) -> subprocess.Popen:
     """Start a process that leases one of the GPUs and says which."""
     return subprocess.Popen(
-        [sys.executable, "-c", HOLDER, str(folder), *gpus], cwd=SCRIPTS, stdout=subprocess.PIPE, text=True
+        [sys.executable, "-c", HOLDER, str(folder), *uuids], cwd=SCRIPTS, stdout=subprocess.PIPE, text=True
     )
 
 
@@ -80,8 +80,8 @@ def test_auto_takes_a_gpu_where_there_is_one_and_else_the_cpu(tmp_path):
     environment: dict[str, str] = {}
     assert resolve("auto", tmp_path, environment) == torch.device("cuda", 0)
     assert environment["CUDA_VISIBLE_DEVICES"] == GPUS[0]
-    assert resolve("auto", tmp_path, {}, gpus=[]) == torch.device("cpu")
-    assert resolve("auto", tmp_path, {"DNN_OR_KNN_GPUS": "0"}, gpus=[]) == torch.device("cpu")
+    assert resolve("auto", tmp_path, {}, uuids=[]) == torch.device("cpu")
+    assert resolve("auto", tmp_path, {"DNN_OR_KNN_GPUS": "0"}, uuids=[]) == torch.device("cpu")
 
 
 @pytest.mark.parametrize(
@@ -94,10 +94,10 @@ def test_auto_takes_a_gpu_where_there_is_one_and_else_the_cpu(tmp_path):
         ("auto", {"SLURM_GPUS_ON_NODE": "1"}, "SLURM granted"),
     ],
 )
-@pytest.mark.parametrize("gpus", [[], GPUS])
-def test_a_job_that_was_to_have_a_gpu_and_cannot_use_one_stops(tmp_path, wanted, environment, words, gpus):
+@pytest.mark.parametrize("uuids", [[], GPUS])
+def test_a_job_that_was_to_have_a_gpu_and_cannot_use_one_stops(tmp_path, wanted, environment, words, uuids):
     with pytest.raises(UserError, match=words) as caught:
-        resolve(wanted, tmp_path, dict(environment), gpus=gpus, works=False)
+        resolve(wanted, tmp_path, dict(environment), uuids=uuids, works=False)
     assert "\n" not in str(caught.value) and "device: cpu" in str(caught.value)
     assert not gpus._leases  # a GPU that does not work is given back
 
@@ -118,7 +118,7 @@ def test_jobs_spread_over_the_gpus_and_never_share(tmp_path):
         got = [child.stdout.readline().strip() for child in children]
         assert set(got) == set(GPUS[:2])
         with pytest.raises(UserError, match="all 2 GPUs are in use"):
-            resolve("cuda", tmp_path, {}, gpus=GPUS[:2])
+            resolve("cuda", tmp_path, {}, uuids=GPUS[:2])
         third: dict[str, str] = {}
         resolve("cuda", tmp_path, third)
         assert third["CUDA_VISIBLE_DEVICES"] == GPUS[2]

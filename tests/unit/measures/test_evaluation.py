@@ -130,6 +130,8 @@ def test_table_of_a_run_and_of_the_experiment(results):
     assert {name: values.shape for name, values in replicates.items()} == dict.fromkeys(
         tables.REPLICATED, (len(table), 7)
     )
+    sampled = replicates["accuracy"] * table["count"].to_numpy()[:, None]
+    assert (sampled % 1 > 0).all()  # `smoothed`: not a whole number of samples
     _check_rows(results, table, replicates)
 
     collected = command(

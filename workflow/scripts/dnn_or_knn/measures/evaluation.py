@@ -13,9 +13,12 @@ import numpy as np
 from ..runtime import files
 from ..runtime.errors import UserError
 from ..runtime.progress import Progress
+from .bootstrap import smoothed
 from .formulas import Measured, Model, first_step
 
 SPLITS = ("train", "test")
+#: Measures that are fractions of the samples.
+FRACTIONS = ("accuracy", "p_same")
 
 
 def evaluations(
@@ -32,7 +35,12 @@ def evaluations(
             for layer in shard["layers"] or layer_names(extracted[shard["name"]]):
                 place = {"step": step, "layer": layer, "layer_index": order[layer]}
                 found = evaluation(run, spec["probes"], fits, shard["name"], step, layer, logits, truth, counts)
-                yield from (({**place, **row}, values) for row, values in found)
+                for row, values in found:
+                    key = [*spec["run"].values(), step, layer, row["split"], row["model"]]
+                    for name in values.keys() & FRACTIONS:
+                        words = "/".join(map(str, [*key, name]))
+                        values[name] = np.append(values[name][:1], smoothed(values[name][1:], row["count"], words))
+                    yield {**place, **row}, values
             done += 1
             progress.update(done)
 

@@ -74,9 +74,8 @@ def run(
     for split, (neighbours, distances) in lists.items():
         arrays[f"{split}_neighbours"] = neighbours.astype(np.int32)
         arrays[f"{split}_distances"] = distances.astype(np.float64)
-    report = {"converged": True, "objective": None, "gap": None, "iterations": 0} | report
-    report["seconds"] = round(time.perf_counter() - started, 3)
-    return ProbeResult(arrays | features.arrays(), report)
+    report = {"converged": True, "objective": None, "gap": None, "iterations": 0, **report}
+    return ProbeResult(arrays | features.arrays(), report | {"seconds": round(time.perf_counter() - started, 3)})
 
 
 def _exact(

@@ -85,7 +85,7 @@ def evaluations(results: Path, wanted: str) -> Iterator[Evaluation]:
         for path in sorted(folder.glob("step*_train.npy")):
             step, layer = path.name[len("step") : -len("_train.npy")].split("_", 1)
             name = str(run.relative_to(results))
-            if not wanted or any(word in f"{name}/{step}/{layer}" for word in wanted.split(",")):
+            if not wanted or any(word in f"{name}/{int(step)}/{layer}" for word in wanted.split(",")):
                 yield Evaluation(name, int(step), layer, folder, results / dataset / "labels" / labels / seed)
 
 

@@ -21,15 +21,14 @@ Test labels are not touched: they are the store's.
 
 def main(args: argparse.Namespace) -> None:
     """Write indices.npy, labels.npy and the manifest labels.json."""
-    from dnn_or_knn.data import label_sets
-    from dnn_or_knn.data import store as datasets
+    from dnn_or_knn.data import label_sets, store
     from dnn_or_knn.runtime import files, provenance
 
-    true_labels, _ = datasets.load_true_labels(args.store)
-    store = args.store / datasets.STORE_MANIFEST
-    facts = files.read_json(store)
+    true_labels, _ = store.load_true_labels(args.store)
+    source = args.store / store.STORE_MANIFEST
+    facts = files.read_json(source)
     manifest = label_sets.write_labels(args.output, args.spec, true_labels, facts["classes"], facts["dataset"])
-    provenance.write(manifest.with_suffix(".provenance.json"), args, inputs=[store], results=[manifest])
+    provenance.write(manifest.with_suffix(".provenance.json"), args, inputs=[source], results=[manifest])
     kept = files.read_json(manifest)
     command_line.log.info(
         "%s: %d images, %.2f %% with their true label",

@@ -25,11 +25,11 @@ Example:
 
 def main(args: argparse.Namespace) -> None:
     """Write {train,test}_{images,labels}.npy and the manifest store.json."""
-    from dnn_or_knn.data.loaders import common as loaders
+    from dnn_or_knn.data.loaders.common import load, write_store
     from dnn_or_knn.runtime import provenance
 
-    data = loaders.load(args.spec, args.root, download=args.download)
-    manifest = loaders.write_store(args.store, args.spec, data)
+    data = load(args.spec, args.root, download=args.download)
+    manifest = write_store(args.store, args.spec, data)
     provenance.write(manifest.with_suffix(".provenance.json"), args, inputs=[], results=[manifest])
     command_line.log.info(
         "%s: %d training and %d test images", args.spec["dataset"], len(data.train_labels), len(data.test_labels)

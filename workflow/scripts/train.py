@@ -76,11 +76,11 @@ def load(args: argparse.Namespace, device: torch.device) -> tuple[Images, Images
     """Return the training and test images with their labels, on the device, and the network as it starts."""
     import numpy as np
     import torch
-    from dnn_or_knn.data import store as datasets
+    from dnn_or_knn.data.store import load_labels, load_store
     from dnn_or_knn.networks.build import create
     from dnn_or_knn.training.batches import Images
 
-    store, labels = datasets.load_store(args.store), datasets.load_labels(args.labels)
+    store, labels = load_store(args.store), load_labels(args.labels)
 
     def resident(images: np.ndarray, answers: np.ndarray) -> Images:
         return Images(torch.from_numpy(np.array(images)).to(device), torch.from_numpy(np.array(answers)).to(device))

@@ -13,7 +13,7 @@ import numpy as np
 import pytest
 from conftest import SCRIPTS
 from dnn_or_knn.data import label_sets
-from dnn_or_knn.data import store as datasets
+from dnn_or_knn.data.store import LABELS_ARRAYS, load_labels, load_true_labels
 from dnn_or_knn.runtime import files
 from dnn_or_knn.runtime.errors import UserError
 from hypothesis import assume, given, settings
@@ -212,7 +212,7 @@ def test_the_command_writes_what_reads_back(store: Path, tmp_path: Path) -> None
         done = command(store, tmp_path / name / "labels", randomize=True, subset=subset, seed=5)
         assert done.returncode == 0, done.stderr
     folder = tmp_path / "one/labels"
-    read, true_labels = datasets.load_labels(folder), datasets.load_true_labels(store)[0]
+    read, true_labels = load_labels(folder), load_true_labels(store)[0]
     indices, labels = draw(true_labels, randomize=True, subset=subset, seed=5)
     np.testing.assert_array_equal(read.indices, indices)
     np.testing.assert_array_equal(read.labels, labels)
@@ -253,12 +253,12 @@ def test_the_command_refuses_a_damaged_store(store: Path, tmp_path: Path) -> Non
     assert done.stderr.count("\n") == 1
 
 
-@pytest.mark.parametrize("name", datasets.LABELS_ARRAYS)
+@pytest.mark.parametrize("name", LABELS_ARRAYS)
 def test_an_altered_label_set_is_refused(name: str, store: Path, tmp_path: Path) -> None:
-    label_sets.write_labels(tmp_path / "labels", SPEC, datasets.load_true_labels(store)[0], 3, "toy")
+    label_sets.write_labels(tmp_path / "labels", SPEC, load_true_labels(store)[0], 3, "toy")
     path = tmp_path / "labels" / f"{name}.npy"
     data = bytearray(path.read_bytes())
     data[-8] ^= 1
     path.write_bytes(data)
     with pytest.raises(UserError, match=f"{name}.npy is damaged"):
-        datasets.load_labels(tmp_path / "labels")
+        load_labels(tmp_path / "labels")

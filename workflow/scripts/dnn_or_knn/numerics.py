@@ -99,8 +99,8 @@ def with_fallback(fast: Callable[P, R], plain: Callable[P, R] | None) -> Callabl
             reason = (str(error).splitlines() or [repr(error)])[0]
             if plain is None:
                 raise UserError(
-                    f"torch.compile failed ({reason}), and without it a run's features would be other bits here than elsewhere; "
-                    "give this machine a C compiler, or set `jobs.evaluation_compile: false`, which makes all features anew"
+                    f"torch.compile failed ({reason}); without it the features would differ from another machine's in their "
+                    "last bits; install a C compiler, or set `jobs.evaluation_compile: false` (all features are then made again)"
                 ) from error
             state["failed"] = True
             log.warning("torch.compile failed (%s); going on without it", reason)

@@ -74,7 +74,7 @@ def _command_line(words: Sequence[str]) -> str | None:
     sys.path.insert(0, str(SCRIPTS))
     from dnn_or_knn.plan.reading import mistake_in
 
-    for file in [*Path().glob("config.yaml"), *values(words, "--configfile", "--configfiles")]:
+    for file in [*map(str, Path().glob("config.yaml")), *values(words, "--configfile", "--configfiles")]:
         if said := mistake_in(file):
             return said + ("" if Path(file).suffix else "; a target stands before the options")
     return None

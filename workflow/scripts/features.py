@@ -5,6 +5,15 @@
     --store STORE --labels LABELS --training RUN/training.json --checkpoints RUN/checkpoints \\
     --features RUN/features/steps000000-000100 --logits RUN/logits/steps000000-000100 \\
     --manifest RUN/features/steps000000-000100.json --state RUN/.state/features
+
+Specification:
+  run          the run's name, for messages
+  network      {"module", and the module's options}
+  precision    auto, float32, tf32, bf16 or float64
+  batch_size   images per forward pass; compile: whether the network is compiled where that pays
+  layers       ["embedding"], "hidden" (every other probe point), or names of probe points
+  steps        evaluations, whose weights are in --checkpoints
+  input_layer  "pixels" or "mean": the features of the probe point `input`
 """
 
 from __future__ import annotations

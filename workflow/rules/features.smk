@@ -3,7 +3,7 @@
 # makes: <run>/features/<shard>   embeddings (or, at the last step, every other probe point) of all images, float32
 #        <run>/logits/<shard>     the network's outputs for the same images
 # The folder of features is no output for Snakemake, nor temp(): a changed probe that misses them would then make this
-# rule run again, and with it every other probe of the shard. The last probe to read them lets them go (see probes.smk).
+# rule run again, and with it every other probe of the shard. The last probe to read them lets them go: features/dumps.py.
 
 
 rule features:

@@ -20,14 +20,14 @@ Test labels are not touched: they are the store's.
 
 def main(args: argparse.Namespace) -> None:
     """Write indices.npy, labels.npy and the manifest."""
-    from dnn_or_knn.data import label_sets
-    from dnn_or_knn.data import store as datasets
+    from dnn_or_knn.data.label_sets import write_labels
+    from dnn_or_knn.data.store import load_true_labels
     from dnn_or_knn.runtime import files, results
 
-    true_labels, _ = datasets.load_true_labels(args.store)
+    true_labels, _ = load_true_labels(args.store)
     store = files.read_json(args.store)
     folder = args.output.parent
-    facts, arrays = label_sets.write_labels(folder, args.spec, true_labels, store["classes"], store["dataset"])
+    facts, arrays = write_labels(folder, args.spec, true_labels, store["classes"], store["dataset"])
     results.finish(args, facts, arrays, inputs=[args.store])
     told = facts["labels"], facts["count"], 100 * facts["kept_true_fraction"]
     command_line.log.info("%s: %d images, %.2f %% with their true label", *told)

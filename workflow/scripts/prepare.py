@@ -25,11 +25,11 @@ Example:
 
 def main(args: argparse.Namespace) -> None:
     """Write {train,test}_{images,labels}.npy and the manifest."""
-    from dnn_or_knn.data.loaders import common as loaders
+    from dnn_or_knn.data.loaders.common import load, write_store
     from dnn_or_knn.runtime import results
 
-    data = loaders.load(args.spec, args.root, download=args.download)
-    facts, arrays = loaders.write_store(args.output.parent, args.spec, data)
+    data = load(args.spec, args.root, download=args.download)
+    facts, arrays = write_store(args.output.parent, args.spec, data)
     results.finish(args, facts, arrays, inputs=[])
     command_line.log.info(
         "%s: %d training and %d test images", args.spec["dataset"], len(data.train_labels), len(data.test_labels)

@@ -16,11 +16,11 @@ import numpy as np
 import pytest
 import tiny_torchvision as tiny
 from dnn_or_knn.data import downloads
-from dnn_or_knn.data import store as datasets
 from dnn_or_knn.data.loaders import bundled, digits
-from dnn_or_knn.data.loaders import common as loaders
+from dnn_or_knn.data.loaders.common import Data, load, write_store
+from dnn_or_knn.data.store import STORE_ARRAYS, load_store, load_true_labels
 from dnn_or_knn.plan.registry import DATASETS
-from dnn_or_knn.runtime import files
+from dnn_or_knn.runtime import files, results
 from dnn_or_knn.runtime.errors import UserError
 from hypothesis import given, settings
 from hypothesis import strategies as st
@@ -65,21 +65,21 @@ def root(tmp_path: Path, server: tiny.Server) -> Path:
     return tmp_path / "root"
 
 
-def load(name: str, root: Path, *, download: bool = False) -> loaders.Data:
-    return loaders.load(SPECS[name], root, download=download)
+def load_tiny(name: str, root: Path, *, download: bool = False) -> Data:
+    return load(SPECS[name], root, download=download)
 
 
 def refused(name: str, root: Path, *, download: bool = False) -> str:
     """Return the one sentence with which a load is refused."""
     with pytest.raises(UserError) as raised:
-        load(name, root, download=download)
+        load_tiny(name, root, download=download)
     sentence = str(raised.value)
     assert "\n" not in sentence
     assert str(root) in sentence
     return sentence
 
 
-def assert_whole(name: str, data: loaders.Data) -> None:
+def assert_whole(name: str, data: Data) -> None:
     """Check that the data are the images and labels of the tiny files, channels first."""
     channels, size, seed = (1, 28, 0) if name == "mnist" else (3, 32, 2)
     np.testing.assert_array_equal(data.train_images, tiny.images(channels, size, tiny.TRAIN, seed))
@@ -101,7 +101,7 @@ def state(root: Path) -> dict[str, tuple[int, bytes]]:
 @pytest.fixture(scope="module")
 def store(tmp_path_factory: pytest.TempPathFactory) -> Path:
     folder = tmp_path_factory.mktemp("digits") / "store"
-    loaders.write_store(folder, DIGITS, loaders.load(DIGITS, folder, download=False))
+    results.write(folder / "store.json", *write_store(folder, DIGITS, load(DIGITS, folder, download=False)))
     return folder
 
 
@@ -111,25 +111,25 @@ def copy(store: Path, tmp_path: Path) -> Path:
 
 
 def test_a_store_reads_back_as_written(store: Path) -> None:
-    data, read = loaders.load(DIGITS, store, download=False), datasets.load_store(store)
-    for name in datasets.STORE_ARRAYS:
+    data, read = load(DIGITS, store, download=False), load_store(store / "store.json")
+    for name in STORE_ARRAYS:
         np.testing.assert_array_equal(getattr(read, name), getattr(data, name))
         assert not getattr(read, name).flags.writeable or name.endswith("labels")
     assert (read.dataset, read.channels, read.size, read.classes) == ("digits", 1, 8, 10)
     assert read.class_names == tuple("0123456789")
-    for ours, theirs in zip(datasets.load_true_labels(store), (data.train_labels, data.test_labels), strict=True):
+    for ours, theirs in zip(load_true_labels(store / "store.json"), (data.train_labels, data.test_labels), strict=True):
         np.testing.assert_array_equal(ours, theirs)
 
 
 def test_the_manifest_holds_counts_and_digests(store: Path) -> None:
     manifest = files.read_json(store / "store.json")
     assert (manifest["train"], manifest["test"]) == (1438, 359)
-    assert manifest["files"] == files.listing(store, [f"{name}.npy" for name in datasets.STORE_ARRAYS])
+    assert manifest["files"] == files.listing(store, [f"{name}.npy" for name in STORE_ARRAYS])
     assert manifest["origin"]["sha256"] == digits.DIGITS_SHA256
 
 
 def test_two_preparations_give_equal_bytes(store: Path, tmp_path: Path) -> None:
-    loaders.write_store(tmp_path, DIGITS, loaders.load(DIGITS, tmp_path, download=False))
+    results.write(tmp_path / "store.json", *write_store(tmp_path, DIGITS, load(DIGITS, tmp_path, download=False)))
     assert {p.name: p.read_bytes() for p in tmp_path.iterdir()} == {p.name: p.read_bytes() for p in store.iterdir()}
 
 
@@ -137,30 +137,30 @@ def test_a_truncated_store_is_refused(copy: Path) -> None:
     path = copy / "train_images.npy"
     path.write_bytes(path.read_bytes()[:-1])
     with pytest.raises(UserError, match=r"train_images\.npy is damaged: 92159 bytes instead of 92160"):
-        datasets.load_store(copy)
+        load_store(copy / "store.json")
 
 
-@pytest.mark.parametrize("name", datasets.STORE_ARRAYS)
+@pytest.mark.parametrize("name", STORE_ARRAYS)
 def test_one_altered_bit_of_a_store_is_refused(copy: Path, name: str) -> None:
     path = copy / f"{name}.npy"
     data = bytearray(path.read_bytes())
     data[-1] ^= 1
     path.write_bytes(data)
     with pytest.raises(UserError, match=f"{name}.npy is damaged: its SHA-256"):
-        datasets.load_store(copy)
+        load_store(copy / "store.json")
 
 
 def test_a_store_without_manifest_is_refused(copy: Path) -> None:
     (copy / "store.json").write_text("[]")
     with pytest.raises(UserError, match="no manifest"):
-        datasets.load_store(copy)
+        load_store(copy / "store.json")
     (copy / "store.json").unlink()
     with pytest.raises(UserError, match=r"store\.json is missing"):
-        datasets.load_store(copy)
+        load_store(copy / "store.json")
 
 
 def test_a_store_that_cannot_be_finished_leaves_nothing(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    data = loaders.load(DIGITS, tmp_path, download=False)
+    data = load(DIGITS, tmp_path, download=False)
     write = files.write_npy
 
     def full(path: Path, array: np.ndarray) -> None:
@@ -170,7 +170,7 @@ def test_a_store_that_cannot_be_finished_leaves_nothing(tmp_path: Path, monkeypa
 
     monkeypatch.setattr(files, "write_npy", full)
     with pytest.raises(UserError, match="disk full"):
-        loaders.write_store(tmp_path / "store", DIGITS, data)
+        write_store(tmp_path / "store", DIGITS, data)
     assert list((tmp_path / "store").iterdir()) == []
 
 
@@ -180,7 +180,7 @@ def test_a_store_that_cannot_be_finished_leaves_nothing(tmp_path: Path, monkeypa
 def test_digits_are_scaled_over_the_byte_and_split_once(store: Path) -> None:
     from sklearn.datasets import load_digits
 
-    read, bundle = datasets.load_store(store), load_digits()
+    read, bundle = load_store(store / "store.json"), load_digits()
     known = {
         (image.tobytes(), label): position
         for position, (image, label) in enumerate(
@@ -211,14 +211,14 @@ def test_altered_digits_are_refused(monkeypatch: pytest.MonkeyPatch, tmp_path: P
     bundle.images[0, 0, 0] += 1
     monkeypatch.setattr(sklearn.datasets, "load_digits", lambda: bundle)
     with pytest.raises(UserError, match="expected SHA-256 65e5b46"):
-        loaders.load(DIGITS, tmp_path, download=False)
+        load(DIGITS, tmp_path, download=False)
 
 
 FASHION = {"dataset": "fashion14"} | {key: value for key, value in DATASETS["fashion14"].items() if key != "options"}
 
 
 def test_the_bundled_fashion_images_are_those_of_always(tmp_path: Path) -> None:
-    data = loaders.load(FASHION, tmp_path, download=False)
+    data = load(FASHION, tmp_path, download=False)
     assert data.train_images.shape == (2000, 1, 14, 14) and data.test_images.shape == (1000, 1, 14, 14)
     assert set(np.unique(data.train_labels)) == set(range(10)) == set(np.unique(data.test_labels))
     assert (data.class_names[0], data.class_names[9], data.train_labels[0]) == ("T-shirt/top", "Ankle boot", 9)
@@ -233,7 +233,7 @@ def test_altered_bundled_images_are_refused(change: str, monkeypatch: pytest.Mon
         path.write_bytes((bundled.RESOURCES / FASHION["file"]).read_bytes()[:-1])
     monkeypatch.setattr(bundled, "RESOURCES", tmp_path)
     with pytest.raises(UserError, match=r"should have SHA-256 b3beb8ea.*restore it with git"):
-        loaders.load(FASHION, tmp_path, download=False)
+        load(FASHION, tmp_path, download=False)
 
 
 @settings(deadline=None, max_examples=60)
@@ -270,12 +270,12 @@ def test_another_seed_is_another_split() -> None:
 )
 def test_a_bad_specification_is_refused(changes: dict[str, Any], message: str, tmp_path: Path) -> None:
     with pytest.raises(UserError, match=message):
-        loaders.load(DIGITS | changes, tmp_path, download=False)
+        load(DIGITS | changes, tmp_path, download=False)
 
 
 def test_a_specification_without_a_key_is_refused(tmp_path: Path) -> None:
     with pytest.raises(UserError, match="no 'classes'"):
-        loaders.load({key: value for key, value in DIGITS.items() if key != "classes"}, tmp_path, download=False)
+        load({key: value for key, value in DIGITS.items() if key != "classes"}, tmp_path, download=False)
 
 
 # torchvision's files: whole copies in every form.
@@ -288,7 +288,7 @@ def test_every_whole_copy_gives_the_same_data(name: str, form: str, tmp_path: Pa
     root = tmp_path / "root"
     tiny.put(root, {"unpacked": members, "packed": packed, "both": members | packed}[form])
     before = state(root)
-    data = load(name, root)
+    data = load_tiny(name, root)
     assert_whole(name, data)
     assert data.origin["files"] == {path: tiny.md5(content) for path, content in members.items()}
     assert data.origin["archives"] == {path: tiny.md5(content) for path, content in packed.items()}
@@ -299,7 +299,7 @@ def test_every_whole_copy_gives_the_same_data(name: str, form: str, tmp_path: Pa
 @pytest.mark.parametrize("name", FAMILIES)
 def test_a_whole_copy_is_not_downloaded_again(name: str, root: Path, server: tiny.Server) -> None:
     before = state(root)
-    assert_whole(name, load(name, root, download=True))
+    assert_whole(name, load_tiny(name, root, download=True))
     assert state(root) == before
     assert server.requests == []
 
@@ -311,11 +311,11 @@ def test_a_root_may_be_relative_or_at_home(
 ) -> None:
     monkeypatch.chdir(root.parent)
     monkeypatch.setenv("HOME", str(root.parent))
-    assert_whole(name, load(name, Path(given)))
+    assert_whole(name, load_tiny(name, Path(given)))
     (root / MEMBER[name]).unlink()
     tiny.put(root, CONTENTS[name]()[1])
     (root / ARCHIVE["mnist"]).write_bytes(b"half")
-    assert_whole(name, load(name, Path(given), download=True))
+    assert_whole(name, load_tiny(name, Path(given), download=True))
 
 
 @contextlib.contextmanager
@@ -350,7 +350,7 @@ def test_a_read_only_root_is_enough(name: str, form: str, readonly: Path, server
     with nobody():
         with pytest.raises(PermissionError):
             (readonly / "probe").touch()
-        assert_whole(name, load(name, readonly, download=True))
+        assert_whole(name, load_tiny(name, readonly, download=True))
 
 
 @pytest.mark.parametrize("name", FAMILIES)
@@ -380,7 +380,7 @@ def test_the_old_processed_files_of_mnist_are_not_read(root: Path) -> None:
         torch.save(
             (torch.zeros(count, 28, 28, dtype=torch.uint8), torch.zeros(count).long()), root / "MNIST/processed" / name
         )
-    assert_whole("mnist", load("mnist", root))
+    assert_whole("mnist", load_tiny("mnist", root))
 
 
 # torchvision's files: faults.
@@ -460,7 +460,7 @@ def test_unpacked_files_without_a_known_checksum_need_their_archive(
     assert "cannot be checked: torchvision's checksum" in refused("mnist", root)
     members, packed = tiny.mnist_files()
     tiny.put(root, packed)
-    assert_whole("mnist", load("mnist", root))
+    assert_whole("mnist", load_tiny("mnist", root))
     (root / MEMBER["mnist"]).write_bytes(members[MEMBER["mnist"]][:-1])
     assert f"{MEMBER['mnist']} is corrupt" in refused("mnist", root)
 
@@ -486,7 +486,7 @@ def test_a_folder_in_place_of_a_file_is_named(root: Path) -> None:
 )
 def test_other_classes_are_refused(name: str, message: str, root: Path) -> None:
     with pytest.raises(UserError, match=message):
-        loaders.load(tiny.MNIST | {"class": name}, root, download=False)
+        load(tiny.MNIST | {"class": name}, root, download=False)
 
 
 def test_the_checksums_of_unpacked_files_cover_torchvisions_list() -> None:
@@ -506,12 +506,12 @@ def test_the_checksums_of_unpacked_files_cover_torchvisions_list() -> None:
 @pytest.mark.parametrize("name", FAMILIES)
 def test_a_download_fills_an_empty_root(name: str, tmp_path: Path, server: tiny.Server) -> None:
     root = tmp_path / "new/root"
-    assert_whole(name, load(name, root, download=True))
+    assert_whole(name, load_tiny(name, root, download=True))
     members, packed = CONTENTS[name]()
     assert {p.relative_to(root).as_posix(): p.read_bytes() for p in root.rglob("*") if p.is_file()} == members | packed
     assert not list(root.glob(".*"))
     asked = len(server.requests)
-    assert_whole(name, load(name, root))
+    assert_whole(name, load_tiny(name, root))
     assert len(server.requests) == asked
 
 
@@ -527,7 +527,7 @@ def test_what_torchvision_left_half_done_is_replaced(
     half = (members | packed)[which[name]]
     (root / which[name]).write_bytes(half[: len(half) // 2])
     assert "is corrupt" in refused(name, root)
-    assert_whole(name, load(name, root, download=True))
+    assert_whole(name, load_tiny(name, root, download=True))
     assert (root / which[name]).read_bytes() == half
     if which is MEMBER:
         assert server.requests == [], "the whole archive is there: nothing to fetch"
@@ -540,7 +540,7 @@ def test_a_connection_that_breaks_is_one_sentence_and_recovered(name: str, tmp_p
     assert "could not be downloaded" in refused(name, root, download=True)
     assert "is missing" in refused(name, root), "no half file at the final place"
     server.cut = None
-    assert_whole(name, load(name, root, download=True))
+    assert_whole(name, load_tiny(name, root, download=True))
 
 
 @pytest.mark.parametrize("name", FAMILIES)
@@ -563,7 +563,7 @@ def test_a_leftover_staging_folder_is_not_trusted(tmp_path: Path, server: tiny.S
     members, packed = tiny.mnist_files()
     staging = tmp_path / "root/.MNIST.download"
     tiny.put(staging, packed | {name: content[:-9] for name, content in members.items()})
-    assert_whole("mnist", load("mnist", tmp_path / "root", download=True))
+    assert_whole("mnist", load_tiny("mnist", tmp_path / "root", download=True))
     assert server.requests == [], "its whole archives serve"
     assert not staging.exists()
 
@@ -572,7 +572,7 @@ def test_a_whole_archive_of_the_root_goes_before_a_leftover_half(tmp_path: Path,
     root, packed = tmp_path / "root", tiny.mnist_files()[1]
     tiny.put(root, packed | {MEMBER["mnist"]: b"half"})
     tiny.put(root / ".MNIST.download", {ARCHIVE["mnist"]: packed[ARCHIVE["mnist"]][:50]})
-    assert_whole("mnist", load("mnist", root, download=True))
+    assert_whole("mnist", load_tiny("mnist", root, download=True))
     assert server.requests == []
 
 
@@ -582,7 +582,7 @@ def test_a_link_left_in_the_staging_folder_is_not_written_through(tmp_path: Path
     link = root / ".MNIST.download" / ARCHIVE["mnist"]
     link.parent.mkdir(parents=True)
     link.symlink_to(precious)
-    assert_whole("mnist", load("mnist", root, download=True))
+    assert_whole("mnist", load_tiny("mnist", root, download=True))
     assert precious.read_bytes() == b"not to be overwritten"
 
 
@@ -604,8 +604,9 @@ REAL_SPECS = {
 @pytest.mark.parametrize("name", REAL_SPECS)
 def test_real_data(name: str, tmp_path: Path) -> None:
     spec, counts, (fewest, most) = REAL_SPECS[name]
-    loaders.write_store(tmp_path, spec, loaders.load(spec, Path(str(REAL)), download=False))
-    read = datasets.load_store(tmp_path)
+    made = write_store(tmp_path, spec, load(spec, Path(str(REAL)), download=False))
+    results.write(tmp_path / "store.json", *made)
+    read = load_store(tmp_path / "store.json")
     assert (len(read.train_images), len(read.test_images)) == counts
     per_class = np.bincount(read.train_labels, minlength=spec["classes"])
     assert (per_class.min(), per_class.max(), len(per_class)) == (fewest, most, spec["classes"])
@@ -624,12 +625,12 @@ def test_real_raw_mnist_without_archives_is_checked(tmp_path: Path) -> None:
     (tmp_path / "MNIST/raw").mkdir(parents=True)
     for file in raw.glob("*-ubyte"):
         (tmp_path / "MNIST/raw" / file.name).symlink_to(file.resolve())
-    whole = loaders.load(tiny.MNIST, tmp_path, download=False)
-    assert whole.origin == loaders.load(tiny.MNIST, Path(str(REAL)), download=False).origin
+    whole = load(tiny.MNIST, tmp_path, download=False)
+    assert whole.origin == load(tiny.MNIST, Path(str(REAL)), download=False).origin
     bad = tmp_path / "MNIST/raw/t10k-labels-idx1-ubyte"
     content = bytearray(bad.read_bytes())
     content[-1] ^= 1
     bad.unlink()
     bad.write_bytes(content)
     with pytest.raises(UserError, match="t10k-labels-idx1-ubyte is corrupt: expected MD5 27ae3e4e"):
-        loaders.load(tiny.MNIST, tmp_path, download=False)
+        load(tiny.MNIST, tmp_path, download=False)

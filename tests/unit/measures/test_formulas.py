@@ -61,7 +61,8 @@ def test_d_kl_by_column_is_the_authors_computation(seed, classes):
     q = formulas.softmax_float32(logits)
     (p_floored, p_zeros), (q_floored, q_zeros) = formulas.floored(votes), formulas.floored(q)
     assert (p_zeros, q_zeros) == ((votes == 0).sum(), (q == 0).sum()) and q_zeros >= len(q)
-    result = formulas.d_kl_column(p_floored, q_floored, np.ones((1, len(q))))
+    columns = (p_floored, q_floored, formulas.cross(p_floored, q_floored))
+    result = formulas.d_kl_column(*(values.sum(axis=0, keepdims=True) for values in columns))
     np.testing.assert_allclose(result, authors_d_kl(votes, q), rtol=1e-9)
 
 

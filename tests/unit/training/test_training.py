@@ -30,8 +30,6 @@ from dnn_or_knn.runtime import command_line, files, progress, resume
 from dnn_or_knn.runtime.errors import Interrupted, UserError
 from dnn_or_knn.seeds import generator
 from dnn_or_knn.training import augmentation, losses, run
-from dnn_or_knn.training import batches as batches_module
-from dnn_or_knn.training import step as trainer_module
 from dnn_or_knn.training.batches import PLAN, Images, batches, epoch_order
 from dnn_or_knn.training.history import History
 from dnn_or_knn.training.step import COMPILE_STEPS, Trainer, learning_rate
@@ -275,7 +273,7 @@ def test_a_step_for_a_gpu_stays_there_and_asks_it_for_nothing(monkeypatch, netwo
             updated.extend(name for name, p in net.named_parameters() if any(p is one for one in parameters))
 
         patch.setattr(torch.Tensor, "backward", backward)
-        patch.setattr(trainer_module, "sgd", update)
+        patch.setattr("dnn_or_knn.training.step.sgd", update)
         trainer._set_rate(0.1)
         loss, correct = trainer._gradients()
         assert (loss.dtype, loss.device, correct.device) == (dtype, device, device)
@@ -291,8 +289,8 @@ def test_steps_on_a_simulated_gpu_are_those_of_the_cpu_and_wait_for_nothing(monk
     """Batches, augmentation, forward pass, update, losses and states; the gradients, which it has not, are the CPU's."""
     monkeypatch.setattr(torch.cuda, "Event", Event)
     monkeypatch.setattr(torch.cuda, "current_stream", lambda *_: None)
-    for module in (batches_module, losses, trainer_module):
-        monkeypatch.setattr(module, "PLAN", 16)
+    for module in ("batches", "losses", "step"):
+        monkeypatch.setattr(f"dnn_or_knn.training.{module}.PLAN", 16)
     monkeypatch.setattr(losses, "READ_EVERY", 4)
     changes = {"steps": 200, "decay_at": [7, 18], "precision": "float64"}
     cpu = trainer_of(network, **changes)
@@ -753,8 +751,10 @@ def test_the_stage_writes_a_deterministic_manifest_and_leaves_no_state(tmp_path,
         "training.json",
     ]
     manifest = files.read_json(tmp_path / "one" / "training.json")
-    files.check(tmp_path / "one" / "checkpoints", manifest["files"])
-    assert manifest["history"]["sha256"] == one["history.csv"]
+    files.check(tmp_path / "one", manifest["files"])
+    assert {name: entry["sha256"] for name, entry in manifest["files"].items()} | {
+        "training.json": one["training.json"]
+    } == one
     net = create(WRN, channels=3, size=SIZE, classes=CLASSES)
     assert manifest["parameters"] == sum(p.numel() for p in net.parameters())
     assert [point["name"] for point in manifest["probe_points"]] == [point.name for point in net.probe_points]
@@ -785,7 +785,7 @@ def test_kill_and_sigterm_of_the_command_change_nothing(tmp_path, monkeypatch):
     """A kill -9, then a SIGTERM, then the rest; against one run in peace."""
     spec = specification(steps=400, batch_size=10) | {"checkpoints": [0, 100, 400]}
     command = stage(tmp_path, spec, "parts")
-    folder = tmp_path / "parts" / ".state" / "train"
+    folder = tmp_path / "parts" / ".state" / "training"
     first = started(command, "--save-every", "0.05")
     wait_for_state(first, folder)
     first.kill()

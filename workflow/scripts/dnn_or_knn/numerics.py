@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import logging
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from typing import Any, ParamSpec, TypeVar
 
 import torch
@@ -69,6 +69,17 @@ def is_out_of_memory(error: BaseException) -> bool:
     return isinstance(error, RuntimeError) and any(words in str(error) for words in OUT_OF_MEMORY)
 
 
+@contextlib.contextmanager
+def memory_told(sentence: str) -> Iterator[None]:
+    """Turn a lack of memory into a `UserError` that says this sentence."""
+    try:
+        yield
+    except (RuntimeError, MemoryError) as error:
+        if not is_out_of_memory(error):
+            raise
+        raise UserError(sentence) from error
+
+
 def compiled(function: Callable[P, R], device: torch.device, *, same_bits: bool = False) -> Callable[P, R]:
     """Return `function` compiled by torch.compile on a GPU, as it is on the CPU.
 
@@ -99,8 +110,8 @@ def with_fallback(fast: Callable[P, R], plain: Callable[P, R] | None) -> Callabl
             reason = (str(error).splitlines() or [repr(error)])[0]
             if plain is None:
                 raise UserError(
-                    f"torch.compile failed ({reason}), and without it a run's features would be other bits here than elsewhere; "
-                    "give this machine a C compiler, or set `jobs.evaluation_compile: false`, which makes all features anew"
+                    f"torch.compile failed ({reason}); without it the features would differ from another machine's in their "
+                    "last bits; install a C compiler, or set `jobs.evaluation_compile: false` (all features are then made again)"
                 ) from error
             state["failed"] = True
             log.warning("torch.compile failed (%s); going on without it", reason)

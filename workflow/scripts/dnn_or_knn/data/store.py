@@ -1,7 +1,7 @@
 """What the stages read: the store of a data set and a run's label set, both checked against their manifests.
 
-Reading only. What makes a store is in `loaders`, what draws a label set in `label_sets.py`, so that a change there
-is no change of the code that trains.
+Reading only. `loaders/` makes a store, `label_sets.py` draws a label set: a change there is no change of the code that
+trains.
 """
 
 from __future__ import annotations

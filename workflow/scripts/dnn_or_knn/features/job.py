@@ -45,7 +45,11 @@ def run(args: argparse.Namespace) -> None:
             listing=kept,
             state=state,
         )
-        made = extract(job, device)
+        with numerics.memory_told(
+            f"the {device.type}'s memory cannot hold the images, one evaluation and batches of {how['batch_size']}; free "
+            "memory there, or lower jobs.evaluation_batch, which makes all features anew"
+        ):
+            made = extraction.extract(job, device=device)
         dumps.await_readers(args.output, args.readers)
         facts = {
             "steps": list(job.steps),
@@ -77,23 +81,10 @@ def weights_of(training: Path) -> dict[str, Any]:
     return {Path(name).name: entry for name, entry in listed if name.startswith("checkpoints/")}
 
 
-def extract(job: extraction.Job, device: torch.device) -> dict[str, Any]:
-    """Return what `extraction.extract` does; too little memory is one sentence."""
-    try:
-        return extraction.extract(job, device=device)
-    except (RuntimeError, MemoryError) as error:
-        if not numerics.is_out_of_memory(error):
-            raise
-        raise UserError(
-            f"the {device.type}'s memory cannot hold the images, one evaluation and batches of {job.how['batch_size']}; free "
-            "memory there, or lower jobs.evaluation_batch, which makes all features anew"
-        ) from error
-
-
 def publish(job: extraction.Job, made: Mapping[str, Any], manifest: Path) -> dict[str, Any]:
     """Put what was extracted where it belongs, and return its listing relative to the manifest's folder."""
     folders = {"features": dumps.folder_of(manifest), "logits": manifest.parents[1] / "logits" / manifest.stem}
-    listing = {}
+    listing: dict[str, Any] = {}
     for kind, folder in folders.items():
         names = [Path(name).name for name in made if name.startswith(f"{kind}/")]
         resume.publish(job.state.kept / kind, names, folder)

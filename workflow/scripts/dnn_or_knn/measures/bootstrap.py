@@ -15,9 +15,6 @@ import numpy as np
 
 from ..seeds import generator
 
-#: Samples whose counts are held as float64 at a time: at 200 replicates 13 MB.
-BLOCK = 8192
-
 
 def draw_counts(size: int, replicates: int, *, seed: int, split: str) -> np.ndarray:
     """Return how often each replicate drew each sample, uint16 (replicates, size); every row sums to `size`.
@@ -32,21 +29,6 @@ def draw_counts(size: int, replicates: int, *, seed: int, split: str) -> np.ndar
     return counts
 
 
-def weighted_sums(counts: np.ndarray, values: np.ndarray) -> np.ndarray:
-    """Return each replicate's sums of per-sample values, float64 (replicates, columns).
-
-    Parameters
-    ----------
-    counts: integer (replicates, N), from `draw_counts`.
-    values: (N, columns); taken as float64, a block of samples at a time.
-    """
-    sums = np.zeros((len(counts), values.shape[1]))
-    for start in range(0, len(values), BLOCK):
-        block = slice(start, start + BLOCK)
-        sums += counts[:, block].astype(np.float64) @ values[block].astype(np.float64, copy=False)
-    return sums
-
-
 def smoothed(replicates: np.ndarray, size: int, name: str) -> np.ndarray:
     """Return replicates (B,) of a fraction of `size` samples with a random success and failure more, each of mean weight 1.
 
@@ -55,8 +37,3 @@ def smoothed(replicates: np.ndarray, size: int, name: str) -> np.ndarray:
     """
     success, failure = generator(f"bootstrap/smoothing/{name}", size).standard_gamma(1.0, (2, len(replicates)))
     return (size * replicates + success) / (size + success + failure)
-
-
-def weighted_means(counts: np.ndarray, values: np.ndarray) -> np.ndarray:
-    """Return each replicate's means of per-sample values (N, columns), float64 (replicates, columns)."""
-    return weighted_sums(counts, values) / len(values)

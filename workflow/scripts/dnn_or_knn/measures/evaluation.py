@@ -14,35 +14,43 @@ from ..runtime import files, results
 from ..runtime.errors import UserError
 from ..runtime.progress import Progress
 from .bootstrap import smoothed
-from .formulas import Measured, Model, first_step
+from .formulas import Measured, Model, first_step, measure
+from .votes import vote_fractions
 
 SPLITS = ("train", "test")
 #: Measures that are fractions of the samples.
 FRACTIONS = ("accuracy", "p_same")
+#: An array for each split: its true labels, its logits, its replicates' counts.
+BySplit = dict[str, np.ndarray]
+#: A row of the table, and its measures with their replicates, (1 + B,) each.
+Row = tuple[dict[str, Any], dict[str, np.ndarray]]
 
 
-def evaluations(
-    run: Path, spec: dict[str, Any], truth: dict[str, np.ndarray], counts: dict[str, np.ndarray]
-) -> Iterator[tuple[dict[str, Any], dict[str, np.ndarray]]]:
-    """Yield the rows of all evaluations of a run, and for each its measures with their replicates, (1 + B,) each."""
+def evaluations(run: Path, spec: dict[str, Any], truth: BySplit, counts: BySplit) -> Iterator[Row]:
+    """Yield the rows of all evaluations of a run."""
     extracted = {shard["name"]: files.read_json(run / "features" / f"{shard['name']}.json") for shard in spec["shards"]}
     order = layer_order(extracted)
     progress, done = Progress("measured", sum(len(s["steps"]) for s in spec["shards"]), "evaluations"), 0
     for shard in spec["shards"]:
-        fits = {probe: files.read_json(run / "probes" / probe / f"{shard['name']}.json") for probe in spec["probes"]}
         for step in shard["steps"]:
             logits = {split: read_logits(run, extracted, step, split, len(truth[split])) for split in SPLITS}
             for layer in shard["layers"] or layer_names(extracted[shard["name"]]):
                 place = {"step": step, "layer": layer, "layer_index": order[layer]}
-                found = evaluation(run, spec["probes"], fits, shard["name"], step, layer, logits, truth, counts)
-                for row, values in found:
-                    key = [*spec["run"].values(), step, layer, row["split"], row["model"]]
-                    for name in values.keys() & FRACTIONS:
-                        words = "/".join(map(str, [*key, name]))
-                        values[name] = np.append(values[name][:1], smoothed(values[name][1:], row["count"], words))
+                name, classes = f"{shard['name']}/step{step:06d}_{layer}", logits["train"].shape[1]
+                models, fits = read_probes(run, spec["probes"], name, truth, classes)
+                measured = measure_splits(f"{run}, step {step}, {layer}", logits, truth, models, counts)
+                for row, values in evaluation_rows(measured, fits, truth, with_network=layer == "embedding"):
+                    smooth(values, row["count"], [*spec["run"].values(), step, layer, row["split"], row["model"]])
                     yield {**place, **row}, values
             done += 1
             progress.update(done)
+
+
+def smooth(values: dict[str, np.ndarray], count: int, key: list[Any]) -> None:
+    """Smooth the replicates of the fractions among a row's measures, in place; `key` names the row."""
+    for name in values.keys() & FRACTIONS:
+        words = "/".join(map(str, [*key, name]))
+        values[name] = np.append(values[name][:1], smoothed(values[name][1:], count, words))
 
 
 def layer_names(manifest: dict[str, Any]) -> list[str]:
@@ -75,72 +83,65 @@ def read_logits(run: Path, extracted: dict[str, dict[str, Any]], step: int, spli
     return logits
 
 
-def evaluation(
-    run: Path,
-    probes: dict[str, dict[str, Any]],
-    fits: dict[str, dict[str, Any]],
-    shard: str,
-    step: int,
-    layer: str,
-    logits: dict[str, np.ndarray],
-    truth: dict[str, np.ndarray],
-    counts: dict[str, np.ndarray],
-) -> list[tuple[dict[str, Any], dict[str, np.ndarray]]]:
-    """Return the rows of one evaluation, and for each its measures with their replicates, (1 + B,) each.
-
-    The network itself has a row at the embedding alone: its output is the same whatever layer is probed.
-    """
-    from dnn_or_knn.measures.formulas import measure
-
-    models: dict[str, dict[str, Model]] = {split: {} for split in SPLITS}
-    reports: dict[str, dict[str, Any]] = {}
-    for probe, options in probes.items():
-        name = f"step{step:06d}_{layer}.npz"
-        files.check(run / "probes" / probe, fits[probe]["files"], [f"{shard}/{name}"])
-        for split in SPLITS:
-            loaded = read_models(
-                run / "probes" / probe / shard / name, probe, options, split, truth, logits["train"].shape[1]
-            )
-            models[split].update(loaded)
-            reports.update(dict.fromkeys(loaded, fits[probe]["fits"][name.removesuffix(".npz")]))
-    rows: list[tuple[dict[str, Any], dict[str, np.ndarray]]] = []
-    results: dict[str, dict[str, Measured]] = {}
-    network: dict[str, np.ndarray] = {}
+def measure_splits(
+    where: str, logits: BySplit, truth: BySplit, models: dict[str, dict[str, Model]], counts: BySplit
+) -> dict[str, tuple[np.ndarray, dict[str, Measured]]]:
+    """Return what `measure` finds on both splits of one evaluation; an error names the evaluation and the split."""
+    measured = {}
     for split in SPLITS:
         try:
-            network[split], results[split] = measure(logits[split], truth[split], models[split], counts[split])
+            measured[split] = measure(logits[split], truth[split], models[split], counts[split])
         except UserError as error:
-            raise UserError(f"{run}, step {step}, {layer}, {split} split: {error}") from error
+            raise UserError(f"{where}, {split} split: {error}") from error
+    return measured
+
+
+def evaluation_rows(
+    measured: dict[str, tuple[np.ndarray, dict[str, Measured]]],
+    fits: dict[str, dict[str, Any]],
+    truth: BySplit,
+    *,
+    with_network: bool,
+) -> Iterator[Row]:
+    """Yield the rows of one evaluation; the network's own, `with_network`, stand at the embedding alone: its output is the
+    same whatever layer is probed."""
     for split in SPLITS:
+        network, probed = measured[split]
         key = {"split": split, "count": len(truth[split])}
-        if layer == "embedding":
-            gap = network["train"][0] - network["test"][0]
-            row = {
-                "model": "dnn",
-                "accuracy": network[split][0],
-                "generalization_gap": gap,
-                "floored": 0,
-                "converged": True,
-            }
-            rows.append(({**key, **row}, {"accuracy": network[split]}))
-        for name, (values, floored) in results[split].items():
-            accuracies = [results[one][name].values["accuracy"][0] for one in SPLITS]
+        if with_network:
+            gap = measured["train"][0][0] - measured["test"][0][0]
+            row = {"model": "dnn", "accuracy": network[0], "generalization_gap": gap, "floored": 0, "converged": True}
+            yield {**key, **row}, {"accuracy": network}
+        for name, (values, floored) in probed.items():
+            accuracies = [measured[one][1][name].values["accuracy"][0] for one in SPLITS]
             row = {measure_name: value[0] for measure_name, value in values.items()}
             row |= {"model": name, "floored": floored, "generalization_gap": accuracies[0] - accuracies[1]}
-            row |= {"converged": reports[name].get("converged", True), "gap": reports[name].get("gap")}
-            rows.append(({**key, **row}, values))
-    return rows
+            row |= {"converged": fits[name].get("converged", True), "gap": fits[name].get("gap")}
+            yield {**key, **row}, values
+
+
+def read_probes(
+    run: Path, probes: dict[str, dict[str, Any]], name: str, truth: BySplit, classes: int
+) -> tuple[dict[str, dict[str, Model]], dict[str, dict[str, Any]]]:
+    """Return the models of one evaluation, `name` ("<shard>/step000100_embedding"), by split, and how each was fitted."""
+    shard, evaluation = name.split("/")
+    models: dict[str, dict[str, Model]] = {split: {} for split in SPLITS}
+    fits: dict[str, dict[str, Any]] = {}
+    for probe, options in probes.items():
+        folder = run / "probes" / probe
+        manifest = files.read_json(folder / f"{shard}.json")
+        files.check(folder, manifest["files"], [f"{name}.npz"])
+        for split in SPLITS:
+            loaded = read_models(folder / f"{name}.npz", probe, options, split, truth, classes)
+            models[split].update(loaded)
+            fits.update(dict.fromkeys(loaded, manifest["fits"][evaluation]))
+    return models, fits
 
 
 def read_models(
-    path: Path, probe: str, options: dict[str, Any], split: str, truth: dict[str, np.ndarray], classes: int
+    path: Path, probe: str, options: dict[str, Any], split: str, truth: BySplit, classes: int
 ) -> dict[str, Model]:
     """Return the models in one probe's file: one, or for k-NN one for each k (`knn`, and `knn-k5` for k = 5 of a sweep)."""
-    import numpy as np
-
-    from dnn_or_knn.measures.formulas import Model
-    from dnn_or_knn.measures.votes import vote_fractions
-
     try:
         with np.load(path, allow_pickle=False) as arrays:
             if options["kind"] == "knn":

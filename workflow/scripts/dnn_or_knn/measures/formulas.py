@@ -11,8 +11,9 @@ from typing import NamedTuple
 import numpy as np
 
 from ..runtime.errors import UserError
-from .bootstrap import BLOCK, weighted_sums
 
+#: Samples that are measured at a time: at 200 replicates their counts take 13 MB as float64.
+BLOCK = 8192
 #: What the authors' code puts where a float32 probability is exactly zero.
 FLOOR = 1e-6
 
@@ -67,8 +68,13 @@ def floored(probabilities: np.ndarray) -> tuple[np.ndarray, int]:
     return np.where(zero, FLOOR, probabilities).astype(np.float64), int(zero.sum())
 
 
-def d_kl_column(p: np.ndarray, q: np.ndarray, weights: np.ndarray) -> np.ndarray:
-    """Return the column-wise D_KL of the authors' code for some weightings of the samples, (W,), in nats.
+def cross(p: np.ndarray, q: np.ndarray) -> np.ndarray:
+    """Return p log(p/q), entry by entry, (N, C)."""
+    return p * (np.log(p) - np.log(q))
+
+
+def d_kl_column(p_sums: np.ndarray, q_sums: np.ndarray, cross_sums: np.ndarray) -> np.ndarray:
+    """Return the D_KL of the authors' code, column by column, from weighted sums over the samples: (W,), in nats.
 
     Their code calls ``scipy.stats.entropy(p, q)`` on arrays (N, C): that normalises each class's column over the
     samples, takes the divergence of the two columns, and the classes are averaged. With weights w, and
@@ -76,19 +82,9 @@ def d_kl_column(p: np.ndarray, q: np.ndarray, weights: np.ndarray) -> np.ndarray
 
     Parameters
     ----------
-    p, q: probe and DNN probabilities, float64 (N, C), all above zero (`floored`).
-    weights: (W, N) counts of each sample: a row of ones is the sample itself.
+    p_sums, q_sums, cross_sums: for each of W weightings Σ w p, Σ w q and Σ w `cross(p, q)`, float64 (W, C); p and q are
+        the probe's and the DNN's probabilities, all above zero (`floored`).
     """
-    return column_divergence(*(weighted_sums(weights, values) for values in (p, q, cross(p, q))))
-
-
-def cross(p: np.ndarray, q: np.ndarray) -> np.ndarray:
-    """Return p log(p/q), entry by entry, (N, C)."""
-    return p * (np.log(p) - np.log(q))
-
-
-def column_divergence(p_sums: np.ndarray, q_sums: np.ndarray, cross_sums: np.ndarray) -> np.ndarray:
-    """Return the class average of the columns' divergences from their weighted sums, each (W, C); see `d_kl_column`."""
     return (cross_sums / p_sums - np.log(p_sums / q_sums)).mean(axis=1)
 
 
@@ -199,7 +195,7 @@ def _per_sample(
 def _values(name: str, sums: Mapping[tuple[str, str], np.ndarray], size: int) -> dict[str, np.ndarray]:
     """Return a model's measures from its weighted sums."""
     values = {k: total[:, 0] / size for (model, k), total in sums.items() if model == name and k not in ("p", "cross")}
-    values["d_kl_column"] = column_divergence(sums[name, "p"], sums["dnn", "q"], sums[name, "cross"])
+    values["d_kl_column"] = d_kl_column(sums[name, "p"], sums["dnn", "q"], sums[name, "cross"])
     if not all(np.isfinite(value).all() for value in values.values()):
         raise UserError(f"the probabilities of {name} are not finite; fit that probe again")
     return values

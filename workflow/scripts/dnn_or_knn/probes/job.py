@@ -3,10 +3,11 @@
 from __future__ import annotations
 
 import argparse
+import itertools
 import logging
 from collections.abc import Callable
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import Any
 
 import numpy as np
 
@@ -19,27 +20,6 @@ from ..runtime.progress import Progress
 from . import common
 
 log = logging.getLogger("dnn_or_knn")
-
-
-class Fit(NamedTuple):
-    """One fit: of the features of one evaluation at one layer."""
-
-    step: int
-    layer: str
-
-    @property
-    def name(self) -> str:
-        """What its files are called."""
-        return f"step{self.step:06d}_{self.layer}"
-
-
-class Fitted(NamedTuple):
-    """What was fitted: by the names of the fits."""
-
-    reports: dict[str, dict[str, Any]]
-    seconds: dict[str, float]
-    files: dict[str, dict[str, Any]]
-    resumed: int
 
 
 def run(args: argparse.Namespace) -> None:
@@ -57,91 +37,82 @@ def run(args: argparse.Namespace) -> None:
         numerics.set_precision("float32", device)  # a fit must not depend on what an extraction before it allowed
         if spec["module"] in ("logistic", "svm"):
             gpus.warn_if_float64_is_slow(device)
-        fits = [Fit(step, layer) for step in spec["steps"] for layer in layers]
-        done = fit_all(fits, spec, labels, features["files"], folder, state, device.type)
-        resume.publish(state.kept, list(done.files), args.output.with_suffix(""))
+        fits, resumed = fit_all(spec, layers, labels, features["files"], folder, state, device.type)
+        resume.publish(state.kept, [f"{name}.npz" for name in fits], args.output.with_suffix(""))
         facts = {
             "kind": spec["kind"],
             "classes": labels.classes,
             "steps": spec["steps"],
             "layers": layers,
-            "fits": done.reports,
+            "fits": {name: record["report"] for name, record in fits.items()},
         }
         results.finish(
             args,
             facts,
-            {f"{args.output.stem}/{name}": entry for name, entry in done.files.items()},
+            {f"{args.output.stem}/{name}.npz": record["files"][f"{name}.npz"] for name, record in fits.items()},
             inputs=[args.store, args.labels, args.features],
-            fit_seconds=done.seconds,
-            fits_resumed=done.resumed,
+            fit_seconds={name: record["seconds"] for name, record in fits.items()},
+            fits_resumed=resumed,
             features_extracted_again=folder != dumps.folder_of(args.features),
         )
         state.clear()
 
 
 def fit_all(
-    fits: list[Fit],
     spec: dict[str, Any],
+    layers: list[str],
     labels: store.LabelSet,
     listing: dict[str, Any],
     folder: Path,
     state: resume.State,
     device: str,
-) -> Fitted:
-    """Make every fit that is not finished in `state`, and report on all.
+) -> tuple[dict[str, dict[str, Any]], int]:
+    """Make every fit that is not finished in `state`; return the records of all by name, and how many were finished.
 
     Parameters
     ----------
     listing: the files that the features' manifest lists; `folder`: where they lie.
     """
     fit = common.load(spec["module"])
-    reports: dict[str, dict[str, Any]] = {}
-    seconds: dict[str, float] = {}
-    made: dict[str, dict[str, Any]] = {}
-    resumed = 0
-    progress = Progress(f"{spec['kind']} fits", len(fits), "evaluations")
-    for number, one in enumerate(fits, 1):
-        where = f"{spec['run']}, step {one.step}, {one.layer}"
-        used = [f"{folder.name}/{one.name}_{split}.npy" for split in ("train", "test")]
-        key = files.digest([listing.get(name) for name in used])
-        record = state.finished(one.name, key)
+    records: dict[str, dict[str, Any]] = {}
+    resumed, count = 0, len(spec["steps"]) * len(layers)
+    progress = Progress(f"{spec['kind']} fits", count, "evaluations")
+    for step, layer in itertools.product(spec["steps"], layers):
+        name, where = f"step{step:06d}_{layer}", f"{spec['run']}, step {step}, {layer}"
+        used = [f"{folder.name}/{name}_{split}.npy" for split in ("train", "test")]
+        key = files.digest([listing.get(file) for file in used])
+        record = state.finished(name, key)
         resumed += record is not None
         if record is None:
             files.check(folder.parent, listing, used)
-            train, test = (files.read_npy(folder.parent / name) for name in used)
-            told = {"options": resolve_pca(spec["options"], one.layer), "seed": spec["seed"], "device": device}
-            result = fit_one(where, fit, train, labels.labels, test, classes=labels.classes, **told)
-            record = keep(state, one.name, key, result)
-        report = reports[one.name] = record["report"]
-        seconds[one.name] = report.pop("seconds", 0.0)
-        made |= record["files"]
+            train, test = (files.read_npy(folder.parent / file) for file in used)
+            told = {"classes": labels.classes, "options": resolve_pca(spec["options"], layer), "seed": spec["seed"]}
+            record = keep(state, name, key, fit_one(where, fit, train, labels.labels, test, device=device, **told))
+        report = records.setdefault(name, record)["report"]
         if not report["converged"]:
             log.warning("%s: the %s fit did not reach its tolerance: %s", where, spec["kind"], files.canonical(report))
-        progress.update(number, where, force=number == len(fits))
-    return Fitted(reports, seconds, made, resumed)
+        progress.update(len(records), where, force=len(records) == count)
+    return records, resumed
 
 
 def fit_one(
     where: str, fit: Callable[..., common.ProbeResult], *arrays: np.ndarray, device: str, **told: Any
 ) -> common.ProbeResult:
     """Return one fit; what is wrong with its features, or too little memory, is one sentence that says `where`."""
-    try:
-        return fit(*arrays, device=device, **told)
-    except UserError as error:
-        raise UserError(f"{where}: {error}") from error
-    except (RuntimeError, MemoryError) as error:
-        if not numerics.is_out_of_memory(error):
-            raise
-        raise UserError(
-            f"{where}: the {device}'s memory is too small for this fit; give the job more, or set `device: cpu`"
-        ) from error
+    short = f"{where}: the {device}'s memory is too small for this fit; give the job more, or set `device: cpu`"
+    with numerics.memory_told(short):
+        try:
+            return fit(*arrays, device=device, **told)
+        except UserError as error:
+            raise UserError(f"{where}: {error}") from error
 
 
 def keep(state: resume.State, name: str, key: str, made: common.ProbeResult) -> dict[str, Any]:
     """Write one fit's arrays (the same bytes for the same arrays), then the record that it is finished; return that."""
     with files.atomic(state.kept / f"{name}.npz") as temporary, open(temporary, "wb") as file:
         np.savez(file, allow_pickle=False, **{array: made.arrays[array] for array in sorted(made.arrays)})
-    return state.finish(name, [f"{name}.npz"], key=key, report=made.report)
+    report = {what: value for what, value in made.report.items() if what != "seconds"}
+    return state.finish(name, [f"{name}.npz"], key=key, report=report, seconds=made.report.get("seconds", 0.0))
 
 
 def resolve_pca(options: dict[str, Any], layer: str) -> dict[str, Any]:

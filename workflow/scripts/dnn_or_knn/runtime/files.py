@@ -226,19 +226,22 @@ def read_npy(path: str | Path, *, mmap: bool = False) -> np.ndarray:
 
 def listing(folder: str | Path, names: Iterable[str] | None = None) -> dict[str, dict[str, Any]]:
     """Return ``{relative name: {"bytes": …, "sha256": …}}`` of the files of `folder` (hidden ones excepted)."""
-    folder = Path(folder)
-    files = (
-        [folder / name for name in names]
-        if names is not None
-        else sorted(p for p in folder.rglob("*") if p.is_file() and not p.name.startswith("."))
-    )
-    return {p.relative_to(folder).as_posix(): {"bytes": p.stat().st_size, "sha256": sha256(p)} for p in files}
+    if names is None:
+        found = sorted(p for p in Path(folder).rglob("*") if p.is_file() and not p.name.startswith("."))
+        names = [path.relative_to(folder).as_posix() for path in found]
+    paths = {name: within(folder, name) for name in names}
+    return {name: {"bytes": path.stat().st_size, "sha256": sha256(path)} for name, path in paths.items()}
+
+
+def within(folder: str | Path, name: str) -> Path:
+    """Return the path of a file that a manifest in `folder` names, which may lie beside that folder (``../…``)."""
+    return Path(os.path.normpath(os.path.join(folder, name)))
 
 
 def check(folder: str | Path, files: Mapping[str, Mapping[str, Any]], names: Iterable[str] | None = None) -> None:
     """Compare files with the entries of a manifest made by `listing`; raise `UserError` at the first that differs."""
     for name in names if names is not None else files:
-        path = Path(os.path.normpath(Path(folder) / name))
+        path = within(folder, name)
         again = f"delete {path.parent} and run again"
         if name not in files:
             raise UserError(f"{path} is not in its manifest; {again}")

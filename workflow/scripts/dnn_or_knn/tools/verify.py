@@ -24,7 +24,7 @@ from ..plan.specifications import Jobs
 from ..plan.staleness import stale
 from ..plan.startup import FROZEN
 from ..runtime.errors import UserError
-from ..runtime.files import check, read_json, sha256
+from ..runtime.files import check, read_json, sha256, within
 from ..runtime.provenance import faults
 
 #: Folders that may be let go on purpose: `keep` in the configuration, or an archive without them.
@@ -97,10 +97,11 @@ def _listed(
     except UserError as error:
         yield str(error)
         return
-    listed = content.get("files") if isinstance(content, dict) else None
+    given = content.get("files") if isinstance(content, dict) else None
+    listed: dict[str, Any] = given if isinstance(given, dict) else {}
     folders: dict[Path, dict[str, Path]] = {}
-    for name in listed if isinstance(listed, dict) else {}:
-        path = Path(os.path.normpath(manifest.parent / name))
+    for name in listed:
+        path = within(manifest.parent, name)
         folders.setdefault(path.parent, {})[name] = path
     for folder, paths in folders.items():
         known.update(paths.values())

@@ -11,10 +11,9 @@ import numpy as np
 import torch
 
 from .. import numerics
-from ..data import store as datasets
+from ..data.store import load_labels, load_store
 from ..networks.build import create
 from ..runtime import files, gpus, results, resume
-from ..runtime.errors import UserError
 from .batches import Images
 from .run import Outcome, run
 from .step import Trainer
@@ -29,7 +28,10 @@ def train(args: argparse.Namespace) -> None:
     precision = numerics.set_precision(spec["training"]["precision"], device)
     inputs = [args.store, args.labels]
     key = files.digest({"spec": spec, "inputs": [files.sha256(path) for path in inputs]})
-    try:
+    with numerics.memory_told(
+        f"the {device.type}'s memory is too small for batches of {spec['training']['batch_size']} images; "
+        "free memory there, or lower run.batch_size"
+    ):
         data, test, network = load(args, device)
         trainer = Trainer(network, spec["training"], data, seed=spec["seed"], device=device, precision=precision)
         with resume.opened(resume.beside(args.output), key) as saved:
@@ -43,24 +45,16 @@ def train(args: argparse.Namespace) -> None:
                 save_every=args.save_every,
             )
             resume.publish(saved.kept, outcome.checkpoints, args.output.with_name("checkpoints"))
-            facts = facts_of(spec, network, outcome)
             made = write(args.output.parent, outcome)
             seconds = round(time.monotonic() - started, 3)
             told = {"precision": precision, "sessions": outcome.sessions, "seconds": seconds}
-            results.finish(args, facts, made, inputs=inputs, **told)
+            results.finish(args, facts_of(spec, network, outcome), made, inputs=inputs, **told)
             saved.clear()
-    except RuntimeError as error:
-        if not numerics.is_out_of_memory(error):
-            raise
-        raise UserError(
-            f"the {device.type}'s memory is too small for batches of {spec['training']['batch_size']} images; "
-            "free memory there, or lower run.batch_size"
-        ) from error
 
 
 def load(args: argparse.Namespace, device: torch.device) -> tuple[Images, Images, torch.nn.Module]:
     """Return the training and test images with their labels, on the device, and the network as it starts."""
-    store, labels = datasets.load_store(args.store), datasets.load_labels(args.labels)
+    store, labels = load_store(args.store), load_labels(args.labels)
 
     def resident(images: np.ndarray, answers: np.ndarray) -> Images:
         return Images(torch.from_numpy(np.array(images)).to(device), torch.from_numpy(np.array(answers)).to(device))

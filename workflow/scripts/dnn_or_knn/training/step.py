@@ -54,9 +54,6 @@ def decayed(parameter: torch.Tensor, decay_on: str) -> bool:
     return decay_on == "all" or parameter.ndim > 1
 
 
-# Steps.
-
-
 class Trainer:
     """A network in training: `advance` makes steps, `read` returns their losses, `snapshot` and `restore` are its state.
 

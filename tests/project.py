@@ -57,7 +57,7 @@ class Project:
 
     def planned(self, *arguments: str, overlays: tuple[str, ...] = ("tiny.yaml",)) -> set[Job]:
         """Return the jobs that would run now: (rule, values of its wildcards …)."""
-        output = self.snakemake("--dry-run", *arguments, overlays=overlays)
+        output = self.snakemake("--dry-run", "--printshellcmds", *arguments, overlays=overlays)
         jobs = set()
         for rule, fields in JOB.findall(output + "\n"):
             wildcards = re.search(r"^    wildcards: (.*)$", fields, re.MULTILINE)

@@ -25,6 +25,7 @@ rule probe:
         **GPU,
         scripts=SCRIPTS,
         device=DEVICE,
+        share=jobs.config["jobs"]["probes_beside_training"],
         mem_mb=lambda wildcards, attempt: 8000 * attempt,
         runtime=lambda wildcards, attempt: f"{2 * attempt}h",
     params:
@@ -34,4 +35,4 @@ rule probe:
         "DNN_OR_KNN_GPUS={resources.gpu} python {resources.scripts:q}/probe.py --spec {params.spec:q} --store {input.store:q}"
         " --labels {input.labels:q} --features {input.features:q} --output {output.manifest:q}"
         " --extraction {params.extraction:q} --reader {wildcards.probe:q}"
-        " --device {resources.device} --threads {threads} --log {log:q}"
+        " --share-gpu {resources.share} --device {resources.device} --threads {threads} --log {log:q}"

@@ -44,6 +44,9 @@ def options() -> argparse.ArgumentParser:
         "--extraction", type=command_line.specification, help="specification of features.py for this shard"
     )
     parser.add_argument("--reader", help="the probe's name among those that are to read the features before they go")
+    parser.add_argument(
+        "--share-gpu", type=int, default=0, help="probes that a GPU takes beside a training; 0 (default): none"
+    )
     command_line.add_device(parser)
     return parser
 

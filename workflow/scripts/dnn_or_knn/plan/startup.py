@@ -23,7 +23,7 @@ from snakemake.utils import update_config
 
 from ..features import dumps
 from ..runtime.code_digest import SCRIPTS, code_digest, runtime_digest
-from ..runtime.command_line import RUNTIME
+from ..runtime.command_line import QUIET, RUNTIME
 from ..runtime.errors import UserError
 from ..runtime.files import bring_dates_back, read_json, remove, write_json, write_text
 from .configuration import PAPER, load_overlays, refuse_repeated_keys
@@ -58,6 +58,7 @@ def start(config: Mapping[str, Any], files: Iterable[str | Path], given: Mapping
         complete = copy.deepcopy(dict(config))
         update_config(complete, as_in_a_file(given))
         return Jobs(create(in_order(complete, load_overlays())))
+    os.environ.pop(QUIET, None)  # the logger runs beside the head, not here
     frozen = read_json(_frozen(os.environ.get(EXPERIMENT, str(config.get("experiment")))))
     if frozen["code"] != workflow_digest():
         raise UserError("the code under workflow/ changed while Snakemake was running; stop it and start it again")

@@ -33,7 +33,7 @@ def run(args: argparse.Namespace) -> None:
         resume.opened(resume.beside(args.output), key) as state,
         dumps.opened(args, features["files"]) as folder,
     ):
-        device = gpus.resolve(args.device)
+        device = gpus.resolve(args.device, share=args.share_gpu)
         numerics.set_precision("float32", device)  # a fit must not depend on what an extraction before it allowed
         if spec["module"] in ("logistic", "svm"):
             gpus.warn_if_float64_is_slow(device)

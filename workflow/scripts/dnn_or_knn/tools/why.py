@@ -49,7 +49,7 @@ def identity(rule: str, wildcards: dict[str, str]) -> tuple[str, frozenset[tuple
 
 def dry_run(given: list[str]) -> tuple[subprocess.CompletedProcess[str], dict[object, list[str]]]:
     """Return what a dry run says, and what differs of every stale result by the `identity` of its job."""
-    command = [sys.executable, "-m", "snakemake", "--dry-run", *given]
+    command = [sys.executable, "-m", "snakemake", "--dry-run", "--printshellcmds", *given]
     with tempfile.TemporaryDirectory() as folder:
         answer = Path(folder, "stale.json")
         environment = {**os.environ, "COLUMNS": "1000000", WHY: str(answer)}

@@ -346,6 +346,12 @@ def test_sigterm_stops_the_job_before_its_end(tmp_path):
     assert not (tmp_path / "out" / "features" / "shard").exists()
 
 
+def test_two_processes_do_not_extract_the_same_shard(made, tmp_path, capsys):
+    with resume.opened(resume.beside(tmp_path / "features" / "shard.json"), "another's"):
+        assert "is in use by another process" in refused(made, tmp_path, capsys)
+    assert run(made, tmp_path) == 0
+
+
 # Memory.
 
 

@@ -23,7 +23,7 @@ from conftest import SCRIPTS
 from dnn_or_knn import numerics
 from dnn_or_knn.features import dumps
 from dnn_or_knn.probes import common as probes
-from dnn_or_knn.runtime import command_line, files, results
+from dnn_or_knn.runtime import command_line, files, results, resume
 from dnn_or_knn.runtime.errors import UserError
 
 TRAIN, TEST, CLASSES, STEPS, LAYERS = 30, 12, 3, [0, 100], ["input", "embedding"]
@@ -215,6 +215,15 @@ def test_what_was_finished_is_used_only_if_nothing_changed(
     assert files.read_json(run / "knn.provenance.json")["fits_resumed"] == resumed
     script.main(parsed(script, command(run, "whole", **changes)))
     same_fits(run, "knn", "whole")
+
+
+def test_two_processes_do_not_make_the_same_fits(run: Path, script: ModuleType) -> None:
+    with (
+        resume.opened(resume.beside(run / "knn.json"), "another's"),
+        pytest.raises(UserError, match=r"\.state/knn is in use by another process \(\d+\); wait for it"),
+    ):
+        script.main(parsed(script, command(run)))
+    assert not (run / "knn").exists()
 
 
 def test_pca_leaves_the_layers_that_it_is_to_skip(run: Path, script: ModuleType) -> None:

@@ -64,7 +64,7 @@ class Project:
             values = [part.split("=")[1] for part in wildcards.group(1).split(", ")] if wildcards else []
             jobs.add((rule, *values))
         assert jobs or "Nothing to be done" in output, output
-        return jobs - {("all",)}
+        return jobs - {("all",), ("training",), *((f"figure{number}",) for number in range(1, 8))}
 
     def python(self, *arguments: str) -> subprocess.CompletedProcess[str]:
         """Run one of the project's scripts here."""

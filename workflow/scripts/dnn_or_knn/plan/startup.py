@@ -100,7 +100,9 @@ def forcing(jobs: Jobs, workflow: Any) -> Callable[[object], list[str]]:
     def force() -> None:
         found = found_stale(jobs)
         if path := os.environ.get(WHY):
-            write_json(path, [{"rule": t.rule, "wildcards": t.wildcards, "reasons": r} for t, r in found])
+            reasons = [{"rule": t.rule, "wildcards": t.wildcards, "reasons": r} for t, r in found]
+            made = any(os.path.exists(f"{jobs.results}/{task.manifest}.json") for task in jobs.tasks)
+            write_json(path, {"stale": reasons, "results": jobs.results if made else None})
         heeded = "params" in {str(trigger) for trigger in workflow.rerun_triggers}
         if heeded:
             workflow.dag.forcefiles.update(f"{jobs.results}/{task.manifest}.provenance.json" for task, _ in found)

@@ -1,7 +1,7 @@
 """The life of a shard's features: where they lie, who reads them, when they go, how they are made again.
 
 Features are large and pass through. The extraction leaves a mark for each probe that is to read a shard's features, one
-empty file in `<run>/features/.unprobed/<shard>/`; a probe takes its own away when it is done, and with the last one the
+empty file in `<run>/features/.<shard>.unprobed/`; a probe takes its own away when it is done, and with the last one the
 features go. The manifest stays, so that nothing becomes stale. A probe that is changed or new afterwards extracts the
 features again for itself, from the weights, and compares them with the manifest: no other probe has to run.
 """
@@ -34,7 +34,7 @@ def folder_of(manifest: Path) -> Path:
 
 def marks_of(manifest: Path) -> Path:
     """Return the folder of the marks of who has yet to read a shard's features."""
-    return manifest.parent / MARKS / manifest.stem
+    return manifest.with_name(f".{manifest.stem}{MARKS}")
 
 
 def there(results: Path) -> list[Path]:
@@ -45,7 +45,8 @@ def there(results: Path) -> list[Path]:
 
 def marked(results: Path) -> list[Path]:
     """Return the manifests of an experiment's features that somebody has yet to read."""
-    return [path.parents[1] / f"{path.name}.json" for path in sorted(results.glob(f"*/*/*/*/features/{MARKS}/*"))]
+    folders = sorted(results.glob(f"*/*/*/*/features/.*{MARKS}"))
+    return [path.with_name(f"{path.name[1:].removesuffix(MARKS)}.json") for path in folders]
 
 
 # Who reads them, and when they go.

@@ -44,7 +44,7 @@ def problems(folder: Path, let_go: list[Path] | None = None, *, without: tuple[s
     let_go: takes the folders that are gone on purpose.
     without: suffixes of files that are not looked at.
     """
-    folder, known = Path(os.path.normpath(folder)), set[Path]()
+    known: set[Path] = set()
     for path in provenance_files(folder):
         known.add(path)
         yield from _record(folder, path, known, [] if let_go is None else let_go, without)
@@ -168,6 +168,7 @@ def main(command: str, words: list[str]) -> int:
     parser.add_argument("results", type=Path, help="the folder of an experiment, such as results/demo")
     parser.add_argument("--configfile", nargs="+", default=[], help="configuration to hold them against, as overlays")
     args = parser.parse_args(words)
+    args.results = Path(os.path.normpath(args.results))
     checked = provenance_files(args.results)
     if not checked:
         raise UserError(

@@ -71,11 +71,11 @@ def main(args: argparse.Namespace) -> None:
 def picture(judged: list[dict[str, Any]], table: pd.DataFrame, prefix: Path) -> None:
     """Write the figure, and beside it the table of what it shows."""
     from dnn_or_knn.claims.figure import draw
-    from dnn_or_knn.figures import style as plotting
+    from dnn_or_knn.figures import style
 
-    style = plotting.style({})
-    with plotting.applied(style):
-        plotting.save(draw(judged, style), prefix, table, dpi=style["dpi"])
+    look = style.style({})
+    with style.applied(look):
+        style.save(draw(judged, look), prefix, table, dpi=look["dpi"])
 
 
 def options() -> argparse.ArgumentParser:

@@ -10,7 +10,7 @@ from matplotlib.lines import Line2D
 from matplotlib.patches import Rectangle
 from matplotlib.ticker import MaxNLocator
 
-from .style import GREY, LIGHT, TEST_DASHES
+from .style import GREY, LIGHT, TEST_DASHES, step_axis
 
 #: What a line in an inset takes over from the panel's.
 COPIED = (
@@ -21,25 +21,27 @@ COPIED = (
 COINCIDENT = 0.07
 
 
-def inset(ax: Axes, curves: Sequence[tuple[np.ndarray, np.ndarray]], gap: tuple[float, float]) -> Axes | None:
+def inset(
+    ax: Axes, curves: Sequence[tuple[np.ndarray, np.ndarray]], gap: tuple[float, float], least: float = 0.0
+) -> Axes | None:
     """Zoom in on the end of training where the curves lie on each other, in a free place of the panel.
 
     Parameters
     ----------
     curves: (x, y) of every line and band edge of the panel, in data coordinates.
     gap: room that the inset's tick labels need at its left and below it, as fractions of the panel.
+    least: the smallest difference that means anything; curves that nowhere differ by more are not enlarged.
 
     Returns
     -------
-    The inset, or None where the curves lie apart or no place is free of data.
+    The inset, or None where the curves lie apart or are equal, one of them ends earlier, or no place is free of data.
     """
     low, high = ax.get_xlim()
     last = max(float(x.max()) for x, _ in curves)
     window = (last - 0.22 * (last - min(float(x.min()) for x, _ in curves)), last)
-    inside = [y[(x >= window[0]) & (x <= window[1])] for x, y in curves]
-    inside = [y for y in inside if len(y) >= 2]
+    inside = [y[x >= window[0]] for x, y in curves]
     bottom, top = ax.get_ylim()
-    if len(inside) < 2:
+    if len(curves) < 2 or min(map(len, inside)) < 2 or _apart(curves, window[0]) <= least:
         return None
     ends = (min(float(y.min()) for y in inside), max(float(y.max()) for y in inside))
     spread = ends[1] - ends[0]
@@ -59,12 +61,19 @@ def inset(ax: Axes, curves: Sequence[tuple[np.ndarray, np.ndarray]], gap: tuple[
             child.fill(*np.asarray(path.vertices).T, color=shade.get_facecolor()[0], linewidth=0)
     child.set(xlim=(frame[0], frame[2]), ylim=(frame[1], frame[3]))
     child.grid(False)
-    child.tick_params(bottom=False, labelbottom=False, pad=1, size=2)
+    child.tick_params(pad=1, size=2)
+    step_axis(child, 2)
     child.yaxis.set_major_locator(MaxNLocator(nbins=3, steps=[1, 2, 2.5, 5, 10]))
     for spine in child.spines.values():
         spine.set(visible=True, linewidth=0.5, color=GREY)
     _indicate(ax, frame, place)
     return child
+
+
+def _apart(curves: Sequence[tuple[np.ndarray, np.ndarray]], start: float) -> float:
+    """Return by how much the curves differ at most at one x from `start` on."""
+    at = np.unique(np.concatenate([x[x >= start] for x, _ in curves]))
+    return float(np.ptp([np.interp(at, x, y) for x, y in curves], axis=0).max())
 
 
 def _indicate(ax: Axes, frame: tuple[float, float, float, float], place: tuple[float, float, float, float]) -> None:

@@ -594,7 +594,7 @@ def test_every_job_is_spelled_out_where_its_rule_makes_it(finished: Project) -> 
         config = load_overlays(*(finished.folder / name for name in ("tiny.yaml",)))
         tasks = AllJobs(runs.create(config)).tasks
         assert {(task.rule, *task.wildcards.values()) for task in tasks} == finished.planned("--forceall")
-        output = finished.snakemake("--dry-run", "--forceall")
+        output = finished.snakemake("--dry-run", "--printshellcmds", "--forceall")
     made = set(
         re.findall(r"results/tiny/([^, \n]+)\.provenance\.json", "".join(re.findall("^    output: .*\n", output, re.M)))
     )

@@ -140,10 +140,7 @@ def test_page_answers_its_title_and_lists_what_each_run_came_to():
     assert said.startswith(
         f"Both: trained on true labels WRN-28-10 generalizes ({100 * right:.1f} % of the test images right)"
     )
-    assert (
-        f"memorizes (100.0 % of the training images right), and of the test images it is like k-NN on {100 * alike:.0f} %"
-        in said
-    )
+    assert f"memorizes (100.0 % of the training images right) and answers as k-NN on {100 * alike:.0f} %" in said
     table = page.accuracies(found, runs)
     assert len(table["rows"]) == len(runs) == 10 and table["head"][1] == "DNN, train (%)"
     by_name = {row[0]: row for row in table["rows"]}

@@ -49,7 +49,9 @@ def inset(
         return None
     pad = 0.15 * spread
     frame = (window[0], ends[0] - pad, window[1] + 0.01 * (high - low), ends[1] + pad)
-    place = free_place([((x - low) / (high - low), (y - bottom) / (top - bottom)) for x, y in curves], gap)
+    steps = [float(np.asarray(line.get_xdata(orig=False))[0]) for line in ax.lines if line.get_gid() == "memorization"]
+    shares = [((x - low) / (high - low), (y - bottom) / (top - bottom)) for x, y in curves]
+    place = free_place(shares, gap, [(step - low) / (high - low) for step in steps])
     if place is None:
         return None
     child = ax.inset_axes(place, xlim=(frame[0], frame[2]), ylim=(frame[1], frame[3]), zorder=5, gid="inset")
@@ -108,9 +110,9 @@ def _draw_again(ax: Axes, line: Line2D, start: float, phase: float) -> None:
 
 
 def free_place(
-    curves: Sequence[tuple[np.ndarray, np.ndarray]], gap: tuple[float, float]
+    curves: Sequence[tuple[np.ndarray, np.ndarray]], gap: tuple[float, float], upright: Sequence[float] = ()
 ) -> tuple[float, float, float, float] | None:
-    """Return (left, bottom, width, height) of the largest rectangle tried that no curve enters, or None.
+    """Return (left, bottom, width, height) of the largest rectangle tried that no curve and no upright line enters, or None.
 
     All in fractions of the panel. `gap` is the room that is kept free at the rectangle's left and below it as well.
     """
@@ -120,6 +122,8 @@ def free_place(
         return None
     points = np.concatenate(dense, axis=1)
     points = points[:, np.isfinite(points[1])]
+    lines = np.array([[x, y] for x in upright for y in np.linspace(0, 1, 50)]).reshape(-1, 2).T
+    points = np.concatenate([points, lines], axis=1)
     near = 0.035
     for width, height in ((0.62, 0.50), (0.56, 0.44), (0.50, 0.38), (0.44, 0.34), (0.38, 0.30)):
         free = []

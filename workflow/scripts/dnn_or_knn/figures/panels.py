@@ -171,6 +171,10 @@ def _panel(ax: Axes, panel: Panel, table: pd.DataFrame, apart: bool) -> Edges:
         for name, part in ((gid, rows[~raw]), (f"{gid}/input", rows[raw])):
             if len(part):
                 style.curve(ax, part, one.look, gid=name, phase=number / len(panel.curves))
+        if raw.any():  # a dash tells train from test where no line does
+            where, level = float(rows.loc[raw, "x"].iloc[0]), float(rows.loc[raw, "y"].mean())
+            ends, dashes = ([where - 0.3, where + 0.3], [level, level]), style.dashes(one.look.dashed)
+            ax.plot(*ends, color=one.look.colour, linewidth=one.look.width, linestyle=dashes)
         by = rows.groupby("x")["y"]
         sides = [by.mean()] if rows["seed"].nunique() == 1 else [by.mean(), by.min(), by.max()]
         edges += [(side.index.to_numpy(dtype=float), side.to_numpy(dtype=float)) for side in sides]

@@ -260,7 +260,7 @@ def top_of(curves: Sequence[tuple[np.ndarray, np.ndarray]]) -> float | None:
     first = min(float(x.min()) for x, _ in curves)
     rest = [float(y[x > first].max()) for x, y in curves if (x > first).any()]
     whole = max(float(y.max()) for _, y in curves)
-    return max(rest) * 1.1 if rest and 0 < max(rest) * 3 < whole else None
+    return max(rest) * 1.1 if rest and 0 < max(rest) * 2 < whole else None
 
 
 def say_what_is_cut(ax: Axes, curves: Sequence[tuple[np.ndarray, np.ndarray]], top: float) -> None:

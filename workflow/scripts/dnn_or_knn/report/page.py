@@ -10,7 +10,7 @@ import re
 from collections.abc import Iterable, Mapping
 from datetime import date
 from pathlib import Path
-from typing import Any
+from typing import Any, cast
 
 import jinja2
 import pandas as pd
@@ -194,16 +194,16 @@ def accuracies(found: pd.DataFrame, runs: pd.DataFrame) -> dict[str, list[Any]]:
     head = ["run", "DNN, train (%)", *(f"{MODELS[name]}, test (%)" for name in shown), "memorized at step"]
     rows = []
     for run, steps in runs.groupby(tables.RUN_KEYS[:3], sort=False)["memorization_step"]:
+        dataset, architecture, labels = map(str, cast(tuple[str, str, str], run))
         reached = [f"{step:.0f}" for step in steps.dropna().sort_values().unique()]
         never = f"never ({steps.isna().sum()} of {len(steps)} seeds)" if len(steps) > 1 else "never"
         cells = [
-            100 * found["accuracy"].get((*run, *of), float("nan"))
+            100 * found["accuracy"].get((dataset, architecture, labels, *of), float("nan"))
             for of in [("train", "dnn"), *(("test", name) for name in shown)]
         ]
-        title = f"{dataset_title(run[0])}, {architecture_title(run[1])}, {LABELS.get(run[2], run[2]).lower()}"
-        rows.append(
-            [title, *(f"{cell:.1f}" for cell in cells), ", ".join([*reached, *([never] if steps.isna().any() else [])])]
-        )
+        title = f"{dataset_title(dataset)}, {architecture_title(architecture)}, {LABELS.get(labels, labels).lower()}"
+        when = ", ".join([*reached, *([never] if steps.isna().any() else [])])
+        rows.append([title, *(f"{cell:.1f}" for cell in cells), when])
     return {"head": head, "rows": rows}
 
 
@@ -212,29 +212,28 @@ def answer(found: pd.DataFrame, runs: pd.DataFrame, figures: Mapping[str, Any]) 
 
     It generalizes if its test accuracy is more than twice chance, and memorizes if it reached memorization, in every run.
     """
-    network, did, told = figures["architecture"], [], []
+    network, did, told = figures["architecture"], list[str](), list[str]()
     for verb, kind, split in (("generalize", "true", "test"), ("memorize", "random", "training")):
         labels = figures[f"{kind}_labels"]
         those = runs[(runs["architecture"] == network) & (runs["labels"] == labels)]
         if those.empty:
             continue
         above = those["final_test_accuracy"] * those["classes"] > 2
-        did.append(bool((above if kind == "true" else those["memorization_step"].notna()).all()))
+        done = bool((above if kind == "true" else those["memorization_step"].notna()).all())
+        did += [verb] if done else []
         mean = found.xs((network, labels), level=("architecture", "labels")).groupby(["split", "model"]).mean()
         same = [
-            f"{MODELS[m]} on {100 * mean['p_same']['test', m]:.0f} %"
+            f"as {MODELS[m]} on {100 * mean['p_same']['test', m]:.0f} %"
             for m in ("knn", "svm", "lr")
             if ("test", m) in mean.index
         ]
         right = mean["accuracy"][split.removesuffix("ing"), "dnn"]
         told.append(
-            f"trained on {kind} labels {architecture_title(network)} {verb + 's' if did[-1] else f'does not {verb}'} "
-            f"({100 * right:.1f} % of the {split} images right), and of the test images it is like {', '.join(same)}"
+            f"trained on {kind} labels {architecture_title(network)} {verb + 's' if done else f'does not {verb}'} "
+            f"({100 * right:.1f} % of the {split} images right) and answers {', '.join(same)} of the test images"
         )
-    word = {(True, True): "Both: ", (True, False): "It generalizes: ", (False, True): "It memorizes: "}.get(
-        tuple(did), ""
-    )
-    sentence = f"{word}{'; '.join(told) or 'no run of this experiment could tell'}."
+    word = {"generalize memorize": "Both: ", "generalize": "It generalizes: ", "memorize": "It memorizes: "}
+    sentence = f"{word.get(' '.join(did), '')}{'; '.join(told) or 'no run of this experiment could tell'}."
     return sentence[0].upper() + sentence[1:]
 
 

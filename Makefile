@@ -68,6 +68,7 @@ gpu-check: $(SETUP)
 	@$(BIN)/python workflow/scripts/gpu_check.py
 
 bench: $(SETUP)
+	$(SNAKEMAKE) --configfile benchmarks/real_features.yaml --until features
 	for bench in benchmarks/bench_*.py; do $(BIN)/python $$bench || exit 1; done
 
 # Snakemake's records stay: other results than the demo's may lie here.

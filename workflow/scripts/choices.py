@@ -9,9 +9,8 @@ from dnn_or_knn.runtime import command_line, files
 
 EPILOG = """
 Specification:
-  choices        {name: {"roles": {"knn": model, "svm": model, "lr": model}, "divergence": "d_kl" or "d_kl_column"}};
-                 one is called "as configured", and the others are compared with it
-  order          names of the choices in the order of the rows (optional)
+  choices        [{"name": name, "roles": {"knn": model, "svm": model, "lr": model}, "divergence": "d_kl" or "d_kl_column"}],
+                 in the order of the rows; "as configured", with which the others are compared, first
   claims         {threshold: value}: the configuration's block, complete (docs/claims.md)
   style          of the figure (optional)
   architectures  from shallow to deep
@@ -43,7 +42,7 @@ def main(args: argparse.Namespace) -> None:
     flips = choices.changes(judged)
     facts = {
         "choices": [
-            {"name": name, **what, "verdicts": choices_words.verdicts(judged[name]), "changes": flips.get(name, [])}
+            what | {"verdicts": choices_words.verdicts(judged[name]), "changes": flips.get(name, [])}
             for name, what in wanted.items()
         ],
         "claims": [{"claim": panel.number, "title": panel.title, "shown": panel.part} for panel in shown],

@@ -15,8 +15,6 @@ Specification:
   labels         {"true", "random", "random_layers" (optional), "overfit"}: the label set of each kind of run
   architecture   the network of figures 4 to 7
   probes         names of the probes; "knn", "svm" and "lr" are judged
-  roles          {"knn": name, ...} (optional): the probes that are judged in their place
-  divergence     "d_kl" (default) or "d_kl_column"
 """
 COLUMNS = [
     *("claim", "part", "cell", "value", "low", "high", "relation", "threshold", "unit", "verdict", "decides", "seeds"),
@@ -30,7 +28,7 @@ def main(args: argparse.Namespace) -> None:
     from dnn_or_knn.claims import effects, paper_claims, verdicts
     from dnn_or_knn.claims.figure import draw
     from dnn_or_knn.claims.study import ROLES, Study
-    from dnn_or_knn.figures import style as plotting
+    from dnn_or_knn.figures import style
     from dnn_or_knn.measures import tables
     from dnn_or_knn.runtime import results
 
@@ -42,16 +40,15 @@ def main(args: argparse.Namespace) -> None:
         datasets=spec["datasets"],
         labels=spec["labels"],
         architecture=spec["architecture"],
-        probes=spec.get("roles") or {name: name for name in ROLES if name in spec["probes"]},
+        probes={name: name for name in ROLES if name in spec["probes"]},
         thresholds=spec["claims"],
-        divergence=spec.get("divergence", "d_kl"),
     )
     judged = paper_claims.judge(study)
     table = pd.DataFrame([effect for claim in judged for effect in claim["effects"]], columns=COLUMNS)
     prefix = args.output.with_suffix("")
-    look = plotting.style({})
-    with plotting.applied(look):
-        made = plotting.save(draw(judged, look), prefix, table, dpi=look["dpi"])
+    look = style.style({})
+    with style.applied(look):
+        made = style.save(draw(judged, look), prefix, table, dpi=look["dpi"])
     text = prefix.with_suffix(".md")
     files.write_text(text, verdicts.markdown(judged))
     results.finish(args, {"claims": judged}, [*made, text], inputs=[args.measures])

@@ -37,7 +37,7 @@ def main(args: argparse.Namespace) -> None:
         made = style.save(drawn, args.output.with_suffix(""), shown, dpi=look["dpi"])
     facts = {
         "figure": spec["figure"],
-        "caption": words.caption(layout, shown),
+        "caption": words.caption(layout, shown, {str(artist.get_gid()) for artist in drawn.findobj()}),
         "alt": words.describe(layout, shown),
         "panels": int(shown["panel"].nunique()),
         "missing": sorted(set(shown.loc[shown["series"] == "missing", "note"])),

@@ -22,8 +22,8 @@ COLUMNS = [
 
 
 def ordered(spec: Mapping[str, Any]) -> dict[str, dict[str, Any]]:
-    """Return the choices in the order of the rows, "as configured" first; a bad one raises `UserError`."""
-    choices = spec["choices"]
+    """Return the choices by name, in the order of the rows; a bad one raises `UserError`."""
+    choices = {what["name"]: what for what in spec["choices"]}
     if REFERENCE not in choices:
         raise UserError(
             f"the specification's choices have no '{REFERENCE}', with which the others are compared; add it"
@@ -39,8 +39,7 @@ def ordered(spec: Mapping[str, Any]) -> dict[str, dict[str, Any]]:
                 f"choice '{name}' has the divergence '{what['divergence']}'{nearest(what['divergence'], DIVERGENCES)}; "
                 "give d_kl or d_kl_column"
             )
-    names = [name for name in spec.get("order", choices) if name in choices]
-    return {name: choices[name] for name in dict.fromkeys([REFERENCE, *names, *choices])}
+    return choices
 
 
 def judge(data: Data, spec: Mapping[str, Any], choices: Mapping[str, Mapping[str, Any]]) -> dict[str, list[Claim]]:

@@ -10,14 +10,13 @@ from dnn_or_knn.runtime import command_line, files
 
 EPILOG = """
 Specification:
-  choices        {name: {"roles": {"knn": model, "svm": model, "lr": model}, "divergence": "d_kl" or "d_kl_column"}};
-                 one is called "as configured", and the others are compared with it
-  order          names of the choices in the order of the rows (optional)
+  choices        [{"name", "roles": {"knn": model, "svm": model, "lr": model}, "divergence": "d_kl" or "d_kl_column"}, ...];
+                 the first is called "as configured", and the others are compared with it
   claims         {threshold: value}: the configuration's block, complete (docs/claims.md)
   style          of the figure (optional)
   architectures  from shallow to deep
   datasets       in the order of the figures
-  labels         {"true", "random", "random_layers" (optional), "overfit"}: the label set of each kind of run
+  labels         {"true", "random", "random_layers", "overfit"}: the label set of each kind of run
   architecture   the network of figures 4 to 7
 """
 
@@ -30,7 +29,7 @@ def main(args: argparse.Namespace) -> None:
     from dnn_or_knn.runtime import provenance
 
     spec = args.spec
-    wanted = choices_words.ordered(spec)
+    wanted = choices_words.checked(spec)
     look = style.style(spec)
     manifest = files.read_json(args.measures / tables.MANIFEST)
     files.check(args.measures, manifest["files"], [tables.MEASURES, tables.REPLICATES, tables.RUNS])

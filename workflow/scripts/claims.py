@@ -17,11 +17,9 @@ Specification:
   claims         {threshold: value}: the configuration's block, complete (docs/claims.md)
   architectures  from shallow to deep
   datasets       in the order of the figures
-  labels         {"true", "random", "random_layers" (optional), "overfit"}: the label set of each kind of run
+  labels         {"true", "random", "random_layers", "overfit"}: the label set of each kind of run
   architecture   the network of figures 4 to 7
   probes         names of the probes; "knn", "svm" and "lr" are judged
-  roles          {"knn": name, ...} (optional): the probes that are judged in their place
-  divergence     "d_kl" (default) or "d_kl_column"
 """
 COLUMNS = [
     *("claim", "part", "cell", "value", "low", "high", "relation", "threshold", "unit", "verdict", "decides", "seeds"),
@@ -46,9 +44,8 @@ def main(args: argparse.Namespace) -> None:
         datasets=spec["datasets"],
         labels=spec["labels"],
         architecture=spec["architecture"],
-        probes=spec.get("roles") or {name: name for name in ROLES if name in spec["probes"]},
+        probes={name: name for name in ROLES if name in spec["probes"]},
         thresholds=spec["claims"],
-        divergence=spec.get("divergence", "d_kl"),
     )
     judged = paper_claims.judge(study)
     table = pd.DataFrame([effect for claim in judged for effect in claim["effects"]], columns=COLUMNS)
@@ -71,11 +68,11 @@ def main(args: argparse.Namespace) -> None:
 def picture(judged: list[dict[str, Any]], table: pd.DataFrame, prefix: Path) -> None:
     """Write the figure, and beside it the table of what it shows."""
     from dnn_or_knn.claims.figure import draw
-    from dnn_or_knn.figures import style as plotting
+    from dnn_or_knn.figures import style
 
-    style = plotting.style({})
-    with plotting.applied(style):
-        plotting.save(draw(judged, style), prefix, table, dpi=style["dpi"])
+    look = style.style({})
+    with style.applied(look):
+        style.save(draw(judged, look), prefix, table, dpi=look["dpi"])
 
 
 def options() -> argparse.ArgumentParser:

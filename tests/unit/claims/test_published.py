@@ -5,7 +5,6 @@ from __future__ import annotations
 import functools
 import json
 import subprocess
-import sys
 from typing import Any
 
 import numpy as np
@@ -13,7 +12,7 @@ import pandas as pd
 import pytest
 import synthetic
 from conftest import ROOT
-from dnn_or_knn.claims import published as beside
+from dnn_or_knn.claims.published import COLUMNS, compare, row
 from dnn_or_knn.figures import style
 from dnn_or_knn.measures import tables
 from dnn_or_knn.plan import runs as experiment
@@ -21,6 +20,7 @@ from dnn_or_knn.plan.configuration import load_overlays, resolve
 from dnn_or_knn.plan.runs import network
 from dnn_or_knn.plan.specifications import Jobs, published
 from dnn_or_knn.runtime import files
+from forking import python
 
 LABELS = {"true": "true-labels", "random": "random-labels", "overfit": "overfit"}
 THREE = {"mnist", "cifar10", "cifar100"}
@@ -33,7 +33,7 @@ def made(**options: Any) -> tuple[pd.DataFrame, pd.DataFrame]:
 
 
 def compared(measures: pd.DataFrame, runs: pd.DataFrame, knn: str | None = "knn") -> pd.DataFrame:
-    return pd.DataFrame(beside.compare(published(), LABELS, knn, measures, runs), columns=beside.COLUMNS)
+    return pd.DataFrame(compare(published(), LABELS, knn, measures, runs), columns=COLUMNS)
 
 
 def test_published_numbers_name_what_the_paper_configuration_trains():
@@ -88,7 +88,7 @@ def test_differences_are_those_of_the_measures():
 @pytest.mark.parametrize(("here", "outside"), [(99.0, -0.3), (99.4, 0.0), (99.9, 0.4)])
 def test_a_difference_to_an_interval_counts_from_its_nearer_end(here, outside):
     place = {"dataset": "mnist", "architecture": "wrn-28-10"}
-    found = beside.row("accuracy", place, "", {"paper": [99.3, 99.5]}, here)
+    found = row("accuracy", place, "", {"paper": [99.3, 99.5]}, here)
     assert found["here_minus_paper"] == pytest.approx(outside) and found["here_minus_code"] is None
 
 
@@ -119,7 +119,7 @@ def test_the_command_writes_the_table_and_its_manifest(tmp_path):
     files.write_json(folder / tables.MANIFEST, {"files": files.listing(folder, [*written, tables.RUNS])})
     spec = {"published": published(), "labels": LABELS, "knn": "knn"}
     script = ROOT / "workflow" / "scripts" / "published.py"
-    line = [sys.executable, script, "--spec", json.dumps(spec), "--measures", folder, "--output", tmp_path / "claims"]
+    line = [python(), script, "--spec", json.dumps(spec), "--measures", folder, "--output", tmp_path / "claims"]
     done = subprocess.run([str(word) for word in line], capture_output=True, text=True)
     assert done.returncode == 0, done.stderr
     manifest = files.read_json(tmp_path / "claims" / "published.json")

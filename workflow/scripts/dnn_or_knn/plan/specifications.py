@@ -267,15 +267,14 @@ class Jobs:
     def choices(self, _wildcards: Wildcards) -> str:
         """The claims judged again for every choice, the configuration's own probes first."""
         own = list(self.config["probes"])
-        choices = {"as configured": {"roles": {name: name for name in own}, "divergence": "d_kl"}}
+        choices = [{"name": "as configured", "roles": {name: name for name in own}, "divergence": "d_kl"}]
         for name, what in self.config["choices"].items():
             fitted = {probe: f"{probe}--{name}" for probe in what["probes"]}
             roles = {probe: fitted.get(probe, what["roles"].get(probe, probe)) for probe in own}
-            choices[name] = {"roles": roles, "divergence": what["divergence"]}
+            choices.append({"name": name, "roles": roles, "divergence": what["divergence"]})
         return specification(
             "choices.py",
             choices=choices,
-            order=list(choices),
             claims=self.config["claims"],
             style=self.config["figures"]["style"],
             **self._shown(),

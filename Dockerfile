@@ -8,4 +8,5 @@ WORKDIR /pipeline
 COPY envs/pipeline.txt envs/slurm.txt envs/constraints.txt envs/
 RUN pip install --no-cache-dir --requirement envs/pipeline.txt --requirement envs/slurm.txt --constraint envs/constraints.txt
 COPY . .
+RUN python workflow/plugins/register.py
 ENTRYPOINT ["snakemake"]

@@ -7,7 +7,7 @@ BIN := .venv/bin
 SETUP := .venv/.installed
 SNAKEMAKE := $(BIN)/snakemake --cores all --keep-going
 CONFIGS := $(wildcard config/*.yaml)
-SOURCES := workflow/scripts tests benchmarks
+SOURCES := workflow/scripts workflow/plugins tests benchmarks
 SMK := Snakefile workflow/rules/*.smk
 # Extra arguments of pytest, such as PYTEST="-k knn".
 PYTEST ?=
@@ -28,10 +28,11 @@ help:
 
 setup: $(SETUP)
 
-$(SETUP): envs/pipeline.txt envs/slurm.txt envs/dev.txt envs/constraints.txt
+$(SETUP): envs/pipeline.txt envs/slurm.txt envs/dev.txt envs/constraints.txt workflow/plugins/register.py
 	@$(PYTHON) -c 'import sys; sys.version_info >= (3, 11) or sys.exit("Python 3.11 or newer is needed, this is " + sys.version.split()[0] + "; run make with PYTHON=python3.11")'
 	$(PYTHON) -m venv .venv
 	$(BIN)/python -m pip install --quiet --requirement envs/dev.txt --constraint envs/constraints.txt
+	$(BIN)/python workflow/plugins/register.py
 	touch $@
 
 demo: $(SETUP)
@@ -47,7 +48,7 @@ lint: $(SETUP)
 	$(BIN)/ruff check $(SOURCES)
 	$(BIN)/snakefmt --check $(SMK)
 	$(BIN)/snakemake --lint --configfile config/demo.yaml
-	$(BIN)/mypy workflow/scripts
+	$(BIN)/mypy workflow/scripts workflow/plugins
 
 format: $(SETUP)
 	$(BIN)/ruff check --fix $(SOURCES)
@@ -67,6 +68,7 @@ gpu-check: $(SETUP)
 	@$(BIN)/python workflow/scripts/gpu_check.py
 
 bench: $(SETUP)
+	$(SNAKEMAKE) --configfile benchmarks/real_features.yaml --until features
 	for bench in benchmarks/bench_*.py; do $(BIN)/python $$bench || exit 1; done
 
 # Snakemake's records stay: other results than the demo's may lie here.

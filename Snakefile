@@ -58,8 +58,11 @@ if (
     and startup.local_gpus()
     and "gpu" not in workflow.global_resources
 ):
-    # One more than there are: it starts, loads its libraries, and waits for the first GPU that another gives back.
-    workflow.register_resource("gpu", startup.local_gpus() + 1)
+    # One job more than they take: it starts, loads its libraries, and waits for the first place that another gives back.
+    workflow.register_resource(
+        "gpu",
+        startup.local_gpus() * (1 + jobs.config["jobs"]["probes_beside_training"]) + 1,
+    )
 ROOT = jobs.config["data"]["root"]
 DOWNLOAD = "download" if jobs.config["data"]["download"] else "no-download"
 SAVE_EVERY = str(jobs.config["jobs"]["save_every"])
@@ -96,8 +99,26 @@ onstart:
         raise WorkflowError(str(error))
 
 
+for drawn in FIGURE_NAMES:
+
+    # `snakemake figure6`, under any configuration.
+    rule:
+        name:
+            drawn
+        input:
+            multiext(f"{FIGURES}/{drawn}", ".pdf", ".png"),
+        localrule: True
+
+
 rule all:
     default_target: True
     input:
         f"{RESULTS}/report.html",
         expand(f"{RESULTS}/figures/{{name}}.pdf", name=FIGURE_NAMES),
+    localrule: True
+
+
+# The logger names them to whoever misspells one.
+os.environ["DNN_OR_KNN_TARGETS"] = " ".join(
+    made.name for made in workflow.rules if not made.has_wildcards()
+)

@@ -172,7 +172,6 @@ def main() -> None:
     if args.memory_of:
         large(args.memory_of, args.d)
         return
-    print(f"bfloat16 products: {'yes' if neighbours.has_bfloat16() else 'no'}")
     speed(args.n, args.queries, args.d, args.rounds)
     exactness(args.d)
     if args.large:

@@ -32,7 +32,8 @@ import numpy as np
 import torch
 
 sys.path.insert(0, str(Path(__file__).resolve().parent.parent / "workflow" / "scripts"))
-from dnn_or_knn.probes.solvers.multinomial import evaluate, fit_softmax
+from dnn_or_knn.probes.solvers.multinomial import fit_softmax
+from dnn_or_knn.probes.solvers.softmax_problem import evaluate
 from sklearn.exceptions import ConvergenceWarning
 from sklearn.linear_model import LogisticRegression
 from threadpoolctl import threadpool_limits

@@ -60,14 +60,14 @@ class Project:
 
     def planned(self, *arguments: str, overlays: tuple[str, ...] = ("tiny.yaml",)) -> set[Job]:
         """Return the jobs that would run now: (rule, values of its wildcards …)."""
-        output = self.snakemake("--dry-run", *arguments, overlays=overlays)
+        output = self.snakemake("--dry-run", "--printshellcmds", *arguments, overlays=overlays)
         jobs = set()
         for rule, fields in JOB.findall(output + "\n"):
             wildcards = re.search(r"^    wildcards: (.*)$", fields, re.MULTILINE)
             values = [part.split("=")[1] for part in wildcards.group(1).split(", ")] if wildcards else []
             jobs.add((rule, *values))
         assert jobs or "Nothing to be done" in output, output
-        return jobs - {("all",)}
+        return jobs - {("all",), ("training",), *((f"figure{number}",) for number in range(1, 8))}
 
     def python(self, *arguments: str) -> subprocess.CompletedProcess[str]:
         """Run one of the project's scripts here, as a fork."""

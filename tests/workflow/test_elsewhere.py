@@ -69,6 +69,10 @@ def test_as_a_module_of_another_workflow(project: Project, tmp_path: Path, given
     done = subprocess.run(command, cwd=outer, capture_output=True, text=True)
     assert done.returncode == 0, done.stderr
     assert "paper_report" in done.stdout + done.stderr
+    command[command.index("paper_all")] = "paper_figure6"
+    done = subprocess.run(command, cwd=outer, capture_output=True, text=True)
+    assert done.returncode == 0 and "paper_train" in done.stdout + done.stderr
+    assert "paper_report" not in done.stdout + done.stderr
 
 
 def submitted(project: Project, *arguments: str, tiny: dict[str, str]) -> dict[str, str]:

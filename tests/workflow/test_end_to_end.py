@@ -185,5 +185,5 @@ def test_the_size_of_a_shard_changes_no_bit(finished: Project, project: Project)
 
 def test_on_two_gpus_three_jobs_are_started(project: Project, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("CUDA_VISIBLE_DEVICES", "0,1")
-    output = project.snakemake("results/tiny/digits/store/store.json", "--cores", "1")
+    output = project.snakemake("results/tiny/digits/store/store.json", "--cores", "1", "--printshellcmds")
     assert re.search(r"^Provided resources: .*gpu\D+3\b", output, re.MULTILINE), output

@@ -221,9 +221,9 @@ def test_a_training_that_diverges_is_tried_once_and_on_a_cluster_not_trained_aga
     overlays = ("tiny.yaml", "diverges.yaml")
     log = project.folder / "results/tiny/logs/train/digits-wrn-10-1-true-labels-seed0.log"
     output = project.snakemake("--cores", "1", f"{RUN}/training.json", overlays=overlays, check=False)
-    assert "error: training diverged: " in output and "to try the same again" not in output
-    assert "Trying to restart job" not in output
+    assert ": training diverged: " in output and "to try the same again" not in output
+    assert "tried again" not in output and output.count("training diverged") == 1
     output = project.snakemake("--cores", "1", "--retries", "2", f"{RUN}/training.json", overlays=overlays, check=False)
-    assert output.count("Trying to restart job") == 2 and "to try the same again, delete " in log.read_text()
+    assert output.count("tried again") == 2 and "to try the same again, delete " in log.read_text()
     (project.folder / "diverges.yaml").write_text("training: {learning_rate: 0.1}\n")
     project.snakemake("--cores", "1", f"{RUN}/training.json", overlays=overlays)

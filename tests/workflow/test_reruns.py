@@ -608,7 +608,7 @@ def test_every_job_is_spelled_out_where_its_rule_makes_it(finished: Project) -> 
     with MATRIX["a new seed"][0](finished), key("choices", {"c": {"probes": {"lr": {"C": 0.5}}}})(finished):
         spelled_out = tasks(finished)
         assert all_jobs(finished) == finished.planned("--forceall")
-        output = finished.snakemake("--dry-run", "--forceall")
+        output = finished.snakemake("--dry-run", "--printshellcmds", "--forceall")
     made = set(
         re.findall(r"results/tiny/([^, \n]+)\.provenance\.json", "".join(re.findall("^    output: .*\n", output, re.M)))
     )

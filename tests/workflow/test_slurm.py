@@ -109,7 +109,7 @@ def test_the_demo_through_sbatch_with_a_cancelled_job_and_a_killed_daemon(
     output, _ = snakemake.communicate(timeout=1500)
     assert snakemake.returncode == 0, output
     assert f"SLURM-job '{cancelled}' failed, SLURM status is: 'CANCELLED'" in output
-    assert "Trying to restart job" in output
+    assert "tried again" in output
     assert len(json.loads((trained / "training.provenance.json").read_text())["sessions"]) == 2
     assert jobs("RUNNING", "PENDING", "COMPLETING") == {} and gpus_in_use() == 0
     same_results(project, local, experiment="demo")

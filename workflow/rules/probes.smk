@@ -25,6 +25,7 @@ rule probe:
         **GPU,
         scripts=SCRIPTS,
         device=DEVICE,
+        share=jobs.config["jobs"]["probes_beside_training"],
         mem_mb=lambda wildcards, attempt: 8000 * attempt,
         runtime=lambda wildcards, attempt: f"{2 * attempt}h",
     params:
@@ -41,4 +42,4 @@ rule probe:
         " --extraction {params.extraction:q} --training {params.run:q}/training.json --checkpoints {params.run:q}/checkpoints"
         " --state {params.run:q}/.state/probe-{wildcards.probe}-{wildcards.shard}"
         " --unprobed {params.run:q}/.state/unprobed-{wildcards.shard}/{wildcards.probe}"
-        " --device {resources.device} --threads {threads} --log {log:q}"
+        " --share-gpu {resources.share} --device {resources.device} --threads {threads} --log {log:q}"

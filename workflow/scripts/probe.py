@@ -48,7 +48,7 @@ def main(args: argparse.Namespace) -> None:
     extracted = files.read_json(args.features_manifest)
     layers = spec["layers"] or [layer["name"] for layer in extracted["layers"]]
     features = available(args, extracted["files"])
-    device = gpus.resolve(args.device)
+    device = gpus.resolve(args.device, share=args.share_gpu)
     numerics.set_precision("float32", device)  # a fit must not depend on what an extraction before it allowed
     if spec["module"] in ("logistic", "svm"):
         gpus.warn_if_float64_is_slow(device)
@@ -243,6 +243,9 @@ def arguments() -> argparse.ArgumentParser:
     parser.add_argument("--checkpoints", type=Path, help="folder of the kept weights, to extract from")
     parser.add_argument("--unprobed", type=Path, help="mark of this probe among those that are to read the features")
     parser.add_argument("--device", choices=["auto", "cpu", "cuda"], default="auto", help="default: auto")
+    parser.add_argument(
+        "--share-gpu", type=int, default=0, help="probes that a GPU takes beside a training; 0 (default): none"
+    )
     return parser
 
 

@@ -12,7 +12,7 @@ import pytest
 import torch
 from dnn_or_knn.probes import knn
 from dnn_or_knn.probes.common import ProbeResult, check_input, load, one_class, spread
-from dnn_or_knn.probes.solvers import neighbours
+from dnn_or_knn.probes.solvers import neighbours, nomination
 from dnn_or_knn.probes.solvers.neighbours import search
 from dnn_or_knn.runtime.errors import UserError
 from hypothesis import given, settings
@@ -290,7 +290,7 @@ def skewed(points: int, dtype: torch.dtype) -> np.ndarray:
 
 @pytest.mark.parametrize(
     ("metric", "dtype"),
-    [("l2", torch.bfloat16), *((metric, d) for metric in ("l2", "l1") for d in (torch.float32, torch.float64))],
+    [(metric, dtype) for metric in ("l2", "l1") for dtype in (torch.float32, torch.float64)],
 )
 @pytest.mark.parametrize("kind", ["cloud", "collapsed", "skewed"])
 def test_no_product_errs_more_than_the_bound(kind: str, dtype: torch.dtype, metric: str) -> None:
@@ -298,31 +298,29 @@ def test_no_product_errs_more_than_the_bound(kind: str, dtype: torch.dtype, metr
     features = (
         skewed(400, dtype) if kind == "skewed" else clusters(400, 100, {"cloud": 1.0, "collapsed": 1e-3}[kind])[0]
     )
-    side = neighbours._Side(torch.from_numpy(features), None)
-    few = neighbours._take(side, slice(0, 50))
-    task = neighbours._Task(few, side, 1, metric, 0.5, np.empty(0), np.empty(0))
+    side = nomination.Points(torch.from_numpy(features), None)
+    few = side.take(slice(0, 50))
+    task = nomination.Task(side, metric, 0.5, 2**20)
     centre = neighbours._mean(side.rows) * (kind != "skewed")
-    points, _, other = neighbours._operand(side, centre, task, dtype, side=1)
-    asked, size, rounding = neighbours._operand(few, centre, task, dtype, side=0)
+    points, _ = nomination.operand(side, centre, task, dtype, side=1)
+    asked, size = nomination.operand(few, centre, task, dtype, side=0)
     values = torch.cdist(asked, points, p=1.0) if metric == "l1" else asked @ points.T
     rows = torch.arange(50).repeat_interleave(400)
     columns = torch.arange(400).repeat(50, 1)
     exact = few.rows.double()
-    true = neighbours.direct(exact, side.rows, torch.arange(50), columns, metric).flatten()
+    true = nomination.direct(exact, side.rows, torch.arange(50), columns, metric).flatten()
     true = true * (task.scale if metric == "l1" else task.scale**2)
 
     def thresholds(bound: torch.Tensor) -> torch.Tensor:
-        return neighbours._threshold(bound, size[rows], 100, dtype, metric, (rounding, other))
+        return nomination.threshold(bound, size[rows], 100, dtype, metric)
 
     assert (values.flatten() <= thresholds(true)).all()
     if dtype == torch.float64:
         assert (values.flatten() > thresholds(true * (1 - 1e-5) - 1e-11)).all()
 
 
-@pytest.mark.parametrize("bfloat16", [False, True])
-def test_no_arithmetic_is_used_whose_error_has_no_bound(monkeypatch: pytest.MonkeyPatch, bfloat16: bool) -> None:
+def test_no_arithmetic_is_used_whose_error_has_no_bound() -> None:
     """float32 sums of millions of terms may be altogether wrong; the middle point, of norm 0, was once lost to 0 · ∞."""
-    monkeypatch.setattr(neighbours, "has_bfloat16", lambda: bfloat16)
     two = np.random.default_rng(0).standard_normal((2, 1_700_000), dtype=np.float32)
     found = search(np.concatenate([two, -two, np.zeros_like(two[:1])]), None, 2)
     assert list(found.settled) == ["float64"]
@@ -340,13 +338,14 @@ def test_lower_precision_allowed_outside_does_not_reach_the_products() -> None:
         torch.set_float32_matmul_precision(before)
 
 
-def test_without_bfloat16_the_neighbours_are_the_same(monkeypatch: pytest.MonkeyPatch) -> None:
-    features, _ = clusters(700, 64, 1.0)
-    found = search(features, None, 10)
-    monkeypatch.setattr(neighbours, "has_bfloat16", lambda: False)
-    other = search(features, None, 10)
-    assert list(other.settled) == ["float32", "float64"]
-    assert np.array_equal(found.neighbours, other.neighbours) and np.array_equal(found.distances, other.distances)
+def test_searches_prepared_together_are_those_made_alone() -> None:
+    features, labels = clusters(500, 40, 0.1)
+    features[:20] = features[20:40]
+    asked = (None, features[300:] * np.float32(1e9), features[:5], features[:0])
+    together = neighbours.searches(features[:300], asked, 8, labels=labels[:300])
+    for queries, found in zip(asked, together, strict=True):
+        alone = search(features[:300], queries, 8, labels=labels[:300])
+        assert np.array_equal(found.neighbours, alone.neighbours) and np.array_equal(found.distances, alone.distances)
 
 
 @pytest.mark.gpu
@@ -385,7 +384,7 @@ def test_a_simulated_gpu_searches_class_by_class(
     here = search(features, None, 12, metric=metric, labels=labels)
     with simulated() as device:
         there = search(features, None, 12, metric=metric, labels=labels, device="cuda", chunk_mib=chunk_mib)
-    assert here.covered == there.covered < 0.5 and "bfloat16" not in there.settled
+    assert here.covered == there.covered < 0.5
     assert np.array_equal(here.neighbours, there.neighbours) and np.array_equal(here.distances, there.distances)
     # A few looks at each class, a few at each of its blocks of queries; none at single queries.
     assert sum(device.waits.values()) < 100 * len(np.unique(labels))
@@ -427,7 +426,7 @@ def test_of_points_that_no_product_tells_apart_a_few_pairs_are_held_at_a_time(
         held.append(made.numel() if made.dtype == torch.float64 and made.shape[1:] == (20,) else 0)
         return made
 
-    monkeypatch.setitem(neighbours.HELD, "cpu", 20 * 400)
+    monkeypatch.setitem(nomination.HELD, "cpu", 20 * 400)
     monkeypatch.setattr(torch, "empty", counting)
     parts = assert_true(features, None, 3, metric)
     assert 0 < max(held) <= 20 * 400

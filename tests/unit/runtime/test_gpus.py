@@ -131,6 +131,23 @@ def test_jobs_spread_over_the_gpus_and_never_share(tmp_path):
             child.communicate()
 
 
+def test_probes_have_places_beside_a_training(tmp_path):
+    with hold(tmp_path, GPUS[0]):  # by a training
+        probes = [gpus.lease(GPUS[:1], tmp_path, wait=0, share=2)]
+        with open(tmp_path / f"{GPUS[0]}.shared1.lock", "a") as second:
+            fcntl.flock(second, fcntl.LOCK_EX | fcntl.LOCK_NB)  # by another probe: the place was free
+            gpus.release(GPUS[0], tmp_path)
+            assert gpus.lease(GPUS[:1], tmp_path, wait=0, share=2) == probes[0]
+            # A job that holds a GPU has it for whatever it does besides, such as making features again.
+            assert gpus.lease(GPUS[:1], tmp_path, wait=0) == GPUS[0]
+            gpus.release(GPUS[0], tmp_path)
+            with open(tmp_path / f"{GPUS[0]}.shared0.lock", "a") as first:
+                fcntl.flock(first, fcntl.LOCK_EX | fcntl.LOCK_NB)
+                with pytest.raises(UserError, match="in use"):
+                    gpus.lease(GPUS[:1], tmp_path, wait=0, share=2)
+                assert gpus.lease(GPUS[:2], tmp_path, wait=0, share=1) == GPUS[1]
+
+
 def test_a_job_waits_for_a_gpu_and_gets_it(tmp_path, monkeypatch):
     other = hold(tmp_path, GPUS[0])
     slept = []

@@ -23,7 +23,7 @@ from snakemake.utils import update_config
 
 from ..features import marks
 from ..runtime.code_digest import SCRIPTS, code_digest, runtime_digest
-from ..runtime.command_line import RUNTIME
+from ..runtime.command_line import QUIET, RUNTIME
 from ..runtime.errors import UserError
 from ..runtime.files import bring_dates_back, read_json, remove, write_json, write_text
 from .configuration import PAPER, load_overlays, refuse_repeated_keys
@@ -58,6 +58,7 @@ def start(config: Mapping[str, Any], files: Iterable[str | Path], given: Mapping
         complete = copy.deepcopy(dict(config))
         update_config(complete, as_in_a_file(given))
         return Jobs(create(in_order(complete, load_overlays())))
+    os.environ.pop(QUIET, None)  # the logger runs beside the head, not here
     frozen = read_json(_frozen(os.environ.get(EXPERIMENT, str(config.get("experiment")))))
     if frozen["code"] != workflow_digest():
         raise UserError("the code under workflow/ changed while Snakemake was running; stop it and start it again")
@@ -99,7 +100,9 @@ def forcing(jobs: Jobs, workflow: Any) -> Callable[[object], list[str]]:
     def force() -> None:
         found = found_stale(jobs)
         if path := os.environ.get(WHY):
-            write_json(path, [{"rule": t.rule, "wildcards": t.wildcards, "reasons": r} for t, r in found])
+            reasons = [{"rule": t.rule, "wildcards": t.wildcards, "reasons": r} for t, r in found]
+            made = any(os.path.exists(f"{jobs.results}/{task.manifest}.json") for task in jobs.tasks)
+            write_json(path, {"stale": reasons, "results": jobs.results if made else None})
         heeded = "params" in {str(trigger) for trigger in workflow.rerun_triggers}
         if heeded:
             workflow.dag.forcefiles.update(f"{jobs.results}/{task.manifest}.provenance.json" for task, _ in found)

@@ -4,13 +4,14 @@ On the train side the point itself is left out, by its index: points equal to it
 distances for the largest k that is configured; `votes.py` turns them into probabilities and labels.
 
 Options: ``metric`` "l2", "l1" or "cosine"; ``k_max`` (``k`` and ``k_sweep`` raise it if they are larger); ``chunk_mib``,
-the memory of the search beside its inputs; ``pca`` and ``normalize`` (`reduction.reduce`); ``backend``: "exact"
-(`neighbours.search`), "reference" (scikit-learn's brute force in float64) or "faiss" (a flat index, float32).
+the memory of the search beside its inputs; ``pca`` and ``normalize`` (`preprocessing.reduce`); ``backend``: "exact"
+(`neighbours.searches`), "reference" (scikit-learn's brute force in float64) or "faiss" (a flat index, float32).
 """
 
 from __future__ import annotations
 
 import time
+from collections.abc import Callable
 from typing import Any
 
 import numpy as np
@@ -18,9 +19,10 @@ import numpy as np
 from ..runtime.errors import UserError
 from .common import ProbeResult, check_input
 from .preprocessing import normalize, reduce
-from .solvers.neighbours import METRICS, drop_own, search
+from .solvers.neighbours import METRICS, drop_own, searches
 
 Lists = tuple[np.ndarray, np.ndarray]
+Backend = Callable[..., tuple[dict[str, Lists], dict[str, Any]]]
 
 
 def run(
@@ -63,44 +65,47 @@ def run(
         raise UserError(f"metric is '{metric}' but must be one of {', '.join(METRICS)}; correct the k-NN probe")
     features = reduce(train, test, options)
     backend = options.get("backend", "exact")
-    lists: dict[str, Lists] = {}
-    report: dict[str, Any] = {"converged": True, "objective": None, "gap": None, "iterations": 0}
-    if backend == "exact":
-        report |= {"gap": 0.0, "engine": "products nominate, float64 differences decide"}
-        report |= {"settled": {}, "widened": {}, "covered": {}}
-        for split, queries in (("train", None), ("test", features.test)):
-            chunk = options.get("chunk_mib", 256)
-            found = search(features.train, queries, k, metric=metric, labels=labels, device=device, chunk_mib=chunk)
-            lists[split] = found.neighbours, found.distances
-            report["settled"][split], report["widened"][split] = found.settled, found.widened
-            report["covered"][split] = found.covered
-    elif backend == "reference":
-        report["engine"] = "scikit-learn brute force, float64"
-        lists = _scikit_learn(features.train, features.test, k, metric)
-    elif backend == "faiss":
-        report["engine"] = "faiss flat index, float32"
-        lists = _faiss(features.train, features.test, k, metric)
-    else:
+    backends: dict[str, Backend] = {"exact": _exact, "reference": _scikit_learn, "faiss": _faiss}
+    if backend not in backends:
         raise UserError(f"backend is '{backend}' but must be exact, reference or faiss; correct the k-NN probe")
+    chunk = options.get("chunk_mib", 256)
+    lists, report = backends[backend](features.train, features.test, k, metric, labels, device, chunk)
     arrays: dict[str, np.ndarray] = {}
     for split, (neighbours, distances) in lists.items():
         arrays[f"{split}_neighbours"] = neighbours.astype(np.int32)
         arrays[f"{split}_distances"] = distances.astype(np.float64)
-    report["seconds"] = round(time.perf_counter() - started, 3)
-    return ProbeResult(arrays | features.arrays(), report)
+    report = {"converged": True, "objective": None, "gap": None, "iterations": 0, **report}
+    return ProbeResult(arrays | features.arrays(), report | {"seconds": round(time.perf_counter() - started, 3)})
 
 
-def _scikit_learn(train: np.ndarray, test: np.ndarray, k: int, metric: str) -> dict[str, Lists]:
+def _exact(
+    train: np.ndarray, test: np.ndarray, k: int, metric: str, labels: np.ndarray, device: str, chunk_mib: int
+) -> tuple[dict[str, Lists], dict[str, Any]]:
+    """Return neighbours and distances by `searches`, and what it reports."""
+    both = searches(train, [None, test], k, metric=metric, labels=labels, device=device, chunk_mib=chunk_mib)
+    found = dict(zip(("train", "test"), both, strict=True))
+    report: dict[str, Any] = {"gap": 0.0, "engine": "products nominate, float64 differences decide"}
+    for name in ("settled", "widened", "covered"):
+        report[name] = {split: getattr(one, name) for split, one in found.items()}
+    return {split: (one.neighbours, one.distances) for split, one in found.items()}, report
+
+
+def _scikit_learn(
+    train: np.ndarray, test: np.ndarray, k: int, metric: str, *_: object
+) -> tuple[dict[str, Lists], dict[str, Any]]:
     """Return neighbours and distances by scikit-learn; its order among equal distances is its own."""
     from sklearn.neighbors import NearestNeighbors
 
     name = {"l2": "euclidean", "l1": "manhattan"}.get(metric, metric)
     index = NearestNeighbors(n_neighbors=k, algorithm="brute", metric=name).fit(train.astype(np.float64))
     found = {"train": index.kneighbors(), "test": index.kneighbors(test.astype(np.float64))}
-    return {split: (neighbours, distances) for split, (distances, neighbours) in found.items()}
+    lists = {split: (neighbours, distances) for split, (distances, neighbours) in found.items()}
+    return lists, {"engine": "scikit-learn brute force, float64"}
 
 
-def _faiss(train: np.ndarray, test: np.ndarray, k: int, metric: str) -> dict[str, Lists]:
+def _faiss(
+    train: np.ndarray, test: np.ndarray, k: int, metric: str, *_: object
+) -> tuple[dict[str, Lists], dict[str, Any]]:
     """Return neighbours and distances by faiss, in float32; a point that is not among its own nearest is not missed."""
     import faiss
 
@@ -116,4 +121,4 @@ def _faiss(train: np.ndarray, test: np.ndarray, k: int, metric: str) -> dict[str
         distances = values.astype(np.float64)
         distances = {"l2": np.sqrt(np.maximum(distances, 0)), "l1": distances, "cosine": 1 - distances}[metric]
         lists[split] = drop_own(neighbours, distances) if split == "train" else (neighbours, distances)
-    return lists
+    return lists, {"engine": "faiss flat index, float32"}

@@ -24,8 +24,9 @@ from .common import ProbeResult, check_input, one_class, spread
 from .preprocessing import reduce
 from .solvers.l1_logistic import evaluate as evaluate_lasso
 from .solvers.l1_logistic import fit_lasso
-from .solvers.multinomial import Points, fit_softmax
-from .solvers.multinomial import evaluate as evaluate_softmax
+from .solvers.multinomial import fit_softmax
+from .solvers.softmax_problem import Points
+from .solvers.softmax_problem import evaluate as evaluate_softmax
 
 #: Rows whose scores are worked out at a time.
 ROWS = 8192

@@ -23,6 +23,8 @@ EXIT_USER_ERROR = 2
 EXIT_INTERRUPTED = 75
 #: Holds the digest of `runtime/` that Snakemake started with.
 RUNTIME = "DNN_OR_KNN_RUNTIME"
+#: Set by the logger plugin, which shows people what a job's log says.
+QUIET = "DNN_OR_KNN_QUIET"
 THREAD_VARIABLES = ("OMP_NUM_THREADS", "MKL_NUM_THREADS", "OPENBLAS_NUM_THREADS", "NUMEXPR_NUM_THREADS")
 log = logging.getLogger("dnn_or_knn")
 
@@ -113,15 +115,16 @@ def pin_threads(threads: int) -> None:
 
 
 def start_log(path: Path | None) -> None:
-    """Send plain lines to stderr, and everything, with times, to the log file."""
+    """Send plain lines to stderr, unless Snakemake's logger reads the log, and everything, with times, to the log file."""
     log.setLevel(logging.DEBUG)
     log.propagate = False
     for handler in list(log.handlers):
         log.removeHandler(handler)
-    console = logging.StreamHandler(sys.stderr)
-    console.setLevel(logging.INFO)
-    console.setFormatter(logging.Formatter("%(message)s"))
-    log.addHandler(console)
+    if path is None or QUIET not in os.environ:
+        console = logging.StreamHandler(sys.stderr)
+        console.setLevel(logging.INFO)
+        console.setFormatter(logging.Formatter("%(message)s"))
+        log.addHandler(console)
     if path is not None:
         path.parent.mkdir(parents=True, exist_ok=True)
         file = LogFile(path, mode="a", encoding="utf-8")

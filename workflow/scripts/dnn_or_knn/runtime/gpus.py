@@ -1,8 +1,10 @@
 """Where a job computes: the CPU, or one GPU of its own.
 
-On a machine with several GPUs each job takes a lease on one: an exclusive `flock` on a file that is named after the
-GPU. The kernel drops the lock when the process ends, however it ends. The leased GPU becomes the only one that the
-process sees, before CUDA starts.
+Each job takes a lease on one GPU: an exclusive `flock` on a file that is named after it. The kernel drops the lock when
+the process ends, however it ends. The leased GPU becomes the only one that the process sees, before CUDA starts.
+
+A GPU has one lease for training or extraction, which fill it, and some for probes, which compute on the CPU half of their
+time: so that neither waits for the other.
 """
 
 from __future__ import annotations
@@ -38,6 +40,7 @@ def resolve(
     fault: Callable[[torch.device], str | None] | None = None,
     folder: Path | None = None,
     wait: float | None = None,
+    share: int = 0,
 ) -> torch.device:
     """Return the device of this job; lease a GPU if it is one of several jobs that could use it.
 
@@ -53,6 +56,7 @@ def resolve(
     fault: says in words why torch cannot use a GPU, None if it can (default: `gpu_fault`).
     folder: where the lease files lie (default: one a user in the folder for temporary files).
     wait: seconds to wait for a GPU before giving up (default: no limit).
+    share: how many jobs like this one a GPU takes beside a training; 0: this job takes a training's place.
 
     Raises
     ------
@@ -67,9 +71,11 @@ def resolve(
     if not (_slurm_grant(environment) and len(_entries(environment)) == 1):  # else this GPU is this job's alone already
         gpus = visible_gpus(environment, list_gpus or nvidia_smi)
         if gpus:
-            environment["CUDA_VISIBLE_DEVICES"] = chosen = lease(gpus, folder or default_folder(), wait=wait)
+            environment["CUDA_VISIBLE_DEVICES"] = chosen = lease(
+                gpus, folder or default_folder(), wait=wait, share=share
+            )
         elif list_gpus is None and torch.cuda.is_available():
-            device, chosen = _by_number(_entries(environment), folder or default_folder(), wait=wait)
+            device, chosen = _by_number(_entries(environment), folder or default_folder(), wait=wait, share=share)
         else:
             return _no_gpu(reason, "this job sees no GPU; check `nvidia-smi`")
     found = (fault or gpu_fault)(device)
@@ -181,13 +187,13 @@ def _entries(environment: MutableMapping[str, str]) -> list[str]:
     return [entry.strip() for entry in environment.get("CUDA_VISIBLE_DEVICES", "").split(",") if entry.strip()]
 
 
-def _by_number(entries: list[str], folder: Path, *, wait: float | None) -> tuple[torch.device, str]:
+def _by_number(entries: list[str], folder: Path, *, wait: float | None, share: int) -> tuple[torch.device, str]:
     """Lease one of the GPUs that torch counts, where nvidia-smi is missing (in some containers); return its name as well.
 
     Counting has started CUDA with all of them in sight, so that the job is told its own by number.
     """
     gpus = entries or [str(number) for number in range(torch.cuda.device_count())]
-    chosen = lease(gpus, folder, wait=wait)
+    chosen = lease(gpus, folder, wait=wait, share=share)
     torch.cuda.set_device(gpus.index(chosen))
     return torch.device("cuda", gpus.index(chosen)), chosen
 
@@ -202,10 +208,14 @@ def default_folder() -> Path:
         ) from error
 
 
-def lease(gpus: list[str], folder: Path, *, wait: float | None = None) -> str:
-    """Return the first of the GPUs that no process holds, and hold it until this process ends or releases it.
+def lease(gpus: list[str], folder: Path, *, wait: float | None = None, share: int = 0) -> str:
+    """Return the first of the GPUs that has a lease left, and hold it until this process ends or releases it.
 
     A GPU that this process already holds is returned again. If all are held, tries again and again.
+
+    Parameters
+    ----------
+    share: how many leases of this kind a GPU has beside a training's; 0: the one that trainings take.
 
     Raises
     ------
@@ -217,9 +227,10 @@ def lease(gpus: list[str], folder: Path, *, wait: float | None = None) -> str:
     started = time.monotonic()
     reminded = 0.0
     while True:
-        for gpu in gpus:
-            if _try_lease(gpu, folder):
-                return gpu
+        for place in [f".shared{number}" for number in range(share)] or [""]:
+            for gpu in gpus:
+                if _try_lease(gpu, folder, place):
+                    return gpu
         waited = time.monotonic() - started
         if wait is not None and waited >= wait:
             raise UserError(f"all {len(gpus)} GPUs are in use by other jobs (leases in {folder}); wait for one to end")
@@ -235,14 +246,14 @@ def release(gpu: str, folder: Path) -> None:
         file.close()
 
 
-def _file(gpu: str, folder: Path) -> Path:
-    return folder / f"{gpu.replace('/', '-')}.lock"
+def _file(gpu: str, folder: Path, place: str = "") -> Path:
+    return folder / f"{gpu.replace('/', '-')}{place}.lock"
 
 
-def _try_lease(gpu: str, folder: Path) -> bool:
+def _try_lease(gpu: str, folder: Path, place: str) -> bool:
     try:
         folder.mkdir(mode=0o700, parents=True, exist_ok=True)
-        file = open(_file(gpu, folder), "a")  # noqa: SIM115 (held until the process ends)
+        file = open(_file(gpu, folder, place), "a")  # noqa: SIM115 (held until the process ends)
     except OSError as error:
         raise UserError(
             f"{folder}, where jobs lease GPUs, cannot be used ({error}); remove it or set TMPDIR"

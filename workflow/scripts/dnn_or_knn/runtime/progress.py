@@ -11,6 +11,8 @@ from collections import deque
 from collections.abc import Callable
 from typing import Any
 
+from .command_line import QUIET
+
 log = logging.getLogger("dnn_or_knn")
 
 
@@ -46,7 +48,7 @@ class Live:
 
     def __init__(self, steps: int, batch_size: int, stream: Any = None) -> None:
         self.steps, self.batch_size, self.stream = steps, batch_size, stream if stream is not None else sys.stderr
-        self.terminal = bool(self.stream.isatty())
+        self.terminal = bool(self.stream.isatty()) and QUIET not in os.environ
         self.first = 0
         self.started = self.drawn = self.logged = time.monotonic()
         self.interval = 5.0

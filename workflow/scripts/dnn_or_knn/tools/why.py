@@ -15,6 +15,7 @@ import sys
 import tempfile
 from collections.abc import Iterator
 from pathlib import Path
+from typing import Any
 
 from ..plan.startup import WHY
 from ..runtime.files import read_json
@@ -47,15 +48,16 @@ def identity(rule: str, wildcards: dict[str, str]) -> tuple[str, frozenset[tuple
     return rule, frozenset(wildcards.items())
 
 
-def dry_run(given: list[str]) -> tuple[subprocess.CompletedProcess[str], dict[object, list[str]]]:
-    """Return what a dry run says, and what differs of every stale result by the `identity` of its job."""
-    command = [sys.executable, "-m", "snakemake", "--dry-run", *given]
+def dry_run(given: list[str]) -> tuple[subprocess.CompletedProcess[str], dict[Any, list[str]], bool]:
+    """Return what a dry run says, what differs of every stale result by the `identity` of its job, and if there is any result."""
+    command = [sys.executable, "-m", "snakemake", "--dry-run", "--printshellcmds", *given]
     with tempfile.TemporaryDirectory() as folder:
         answer = Path(folder, "stale.json")
         environment = {**os.environ, "COLUMNS": "1000000", WHY: str(answer)}
         done = subprocess.run(command, capture_output=True, text=True, env=environment)
-        found = read_json(answer) if answer.is_file() else []
-    return done, {identity(entry["rule"], entry["wildcards"]): entry["reasons"] for entry in found}
+        found = read_json(answer) if answer.is_file() else {"stale": [], "results": None}
+    stale = {identity(entry["rule"], entry["wildcards"]): entry["reasons"] for entry in found["stale"]}
+    return done, stale, found["results"] is not None
 
 
 def main(command: str, given: list[str]) -> int:
@@ -63,11 +65,16 @@ def main(command: str, given: list[str]) -> int:
     if {"-h", "--help"} & set(given):
         print(__doc__)
         return 0
-    plan, stale = dry_run(given)
+    plan, stale, made = dry_run(given)
     if plan.returncode:
-        sys.stderr.write(plan.stdout + plan.stderr)
+        said = plan.stdout + plan.stderr
+        sentence = said.find("\nerror: ") + 1  # before it stands what Snakemake says of every run
+        sys.stderr.write(said[sentence:])
         return plan.returncode
-    jobs = [job for job in planned(plan.stdout + plan.stderr) if job["rule"] != "all"]
+    jobs = [job for job in planned(plan.stdout + plan.stderr) if "log" in job]  # the others are names of targets
+    if jobs and not made:
+        print(f"No result is there yet: all {len(jobs)} jobs would run, each for the first time.")
+        return 0
     for job in jobs:
         wildcards = job.get("wildcards", "")
         print(job["rule"], wildcards.replace(", ", " "))

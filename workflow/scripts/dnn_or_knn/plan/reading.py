@@ -1,0 +1,88 @@
+"""Configuration files: what is wrong with one, with its line, before Snakemake reads it."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+from typing import Any
+
+import yaml
+
+from ..runtime.errors import UserError
+
+
+def readable(file: str | Path) -> None:
+    """Raise `UserError` if a configuration file cannot be read, or is not what it should be."""
+    if said := mistake_in(file):
+        raise UserError(said)
+
+
+def mistake_in(file: str | Path) -> str | None:
+    """Return what is wrong with a configuration file, in one sentence with its line; None if nothing is."""
+    path = Path(file)
+    if path.is_dir():
+        return f"{file} is a folder, not a configuration file; name a file in it"
+    try:
+        data = path.read_bytes()
+    except FileNotFoundError:
+        there = ", ".join(sorted(str(p) for pattern in ("*.yaml", "config/*.yaml") for p in path.parent.glob(pattern)))
+        return f"there is no configuration file {file}" + (f"; there are: {there}" if there else "; check its folder")
+    except OSError as error:
+        return f"{file} cannot be read ({error.strerror}); check its permissions"
+    try:
+        text = data.decode("utf-8")
+    except UnicodeDecodeError as error:
+        line = data.count(b"\n", 0, error.start) + 1
+        return f"{file}, line {line}: the byte 0x{data[error.start]:02x} is no UTF-8; save the file as UTF-8"
+    return _mistake(file, text)
+
+
+def _mistake(file: str | Path, text: str) -> str | None:
+    try:
+        content = json.loads(text)
+    except (ValueError, RecursionError) as error:
+        if Path(file).suffix == ".json":
+            where = f", line {error.lineno}: {error.msg}" if isinstance(error, json.JSONDecodeError) else ": too deep"
+            return f"{file}{where}; mend the JSON"
+        try:
+            node = yaml.compose(text, yaml.SafeLoader)
+            content = yaml.safe_load(text)
+        except yaml.YAMLError as error:
+            return _yaml_error(file, error)
+        except (ValueError, RecursionError) as error:
+            return f"{file} holds a value that YAML cannot read ({error}); write it as a text in quotes"
+        if said := repeated_key(node):
+            return f"{file}: {said}"
+    if content is not None and not isinstance(content, dict):
+        return f"{file} holds no keys; write `key: value` lines, such as `seeds: [0, 1]`"
+    return None
+
+
+def _yaml_error(file: str | Path, error: yaml.YAMLError) -> str:
+    if isinstance(error, yaml.MarkedYAMLError) and error.problem_mark:
+        problem = " ".join(str(error.problem).split())
+        return f"{file}, line {error.problem_mark.line + 1}: {problem}; mend the YAML"
+    if isinstance(error, yaml.reader.ReaderError):
+        return f"{file}: the character U+{ord(str(error.character)):04X} at place {error.position} is none of YAML's; remove it"
+    return f"{file}: {' '.join(str(error).split())}; mend the YAML"
+
+
+def repeated_key(root: Any) -> str | None:
+    """Return which key a YAML node gives twice in one mapping: the first would be lost in silence."""
+    waiting, seen = [root], set()
+    while waiting:
+        node = waiting.pop()
+        if id(node) in seen:  # an alias
+            continue
+        seen.add(id(node))
+        if isinstance(node, yaml.SequenceNode):
+            waiting += node.value
+        elif isinstance(node, yaml.MappingNode):
+            lines: dict[str, int] = {}
+            for key, value in node.value:
+                name, line = str(key.value), key.start_mark.line + 1
+                if name in lines:
+                    return f"the key '{name}' stands in line {lines[name]} and again in line {line}; keep one"
+                lines[name] = line
+                waiting.append(value)
+    return None

@@ -18,6 +18,7 @@ ONCE = {"figure": 7, "collect": 1, "claims": 1, "published": 1, "training_curves
 PLANS = {
     (): {"prepare": 3, "labels": 9, "train": 15, "features": 49, "probe": 147, "measures": 15},
     ("authors.yaml",): {"prepare": 3, "labels": 12, "train": 18, "features": 55, "probe": 165, "measures": 18},
+    ("short.yaml",): {"prepare": 3, "labels": 9, "train": 15, "features": 43, "probe": 129, "measures": 15},
     ("cpu.yaml",): {"prepare": 3, "labels": 9, "train": 15, "features": 27, "probe": 81, "measures": 15},
     ("demo.yaml",): {"prepare": 1, "labels": 3, "train": 5, "features": 7, "probe": 21, "measures": 5},
     ("demo.yaml", "choices.yaml"): {

@@ -19,6 +19,8 @@ rule features:
         provenance=f"{RUN}/features/{{shard}}.provenance.json",
     log:
         f"{RESULTS}/logs/features/{{dataset}}-{{architecture}}-{{labels}}-seed{{seed}}-{{shard}}.log",
+    # Before further trainings, so that what was trained first is finished first.
+    priority: 5
     conda:
         "../../envs/pipeline.yaml"
     threads: jobs.config["jobs"]["train_threads"]

@@ -51,6 +51,7 @@ def test_the_paper_has_its_runs_and_evaluations() -> None:
         ["demo.yaml"],
         ["demo.yaml", "choices.yaml"],
         ["cpu.yaml"],
+        ["short.yaml"],
         ["authors.yaml"],
         ["demo.yaml", "authors.yaml", "authors-demo.yaml"],
     ],
@@ -61,7 +62,7 @@ def test_a_resolved_configuration_resolves_to_itself(names: list[str]) -> None:
 
 
 def test_every_overlay_is_tested() -> None:
-    tested = {"demo.yaml", "cpu.yaml", "authors.yaml", "authors-demo.yaml", "choices.yaml"}
+    tested = {"demo.yaml", "cpu.yaml", "short.yaml", "authors.yaml", "authors-demo.yaml", "choices.yaml"}
     assert tested == {path.name for path in (ROOT / "config").glob("*.yaml")}
 
 

@@ -248,28 +248,27 @@ def full_memory_that_is_not_known(patch: pytest.MonkeyPatch) -> None:
     patch.setattr(numerics, "is_out_of_memory", lambda _: False)
 
 
-def wrong_neighbours(patch: pytest.MonkeyPatch) -> None:
-    search = knn.search
+def changed_search(change: Callable[[Any], None]) -> Callable[[pytest.MonkeyPatch], None]:
+    def fault(patch: pytest.MonkeyPatch) -> None:
+        searches = knn.searches
 
-    def swapped(*args: Any, device: str, **options: Any) -> Any:
-        found = search(*args, device=device, **options)
-        if device == "cuda":
-            found.neighbours[0, :2] = found.neighbours[0, 1::-1].copy()
-        return found
+        def changed(*args: Any, device: str, **options: Any) -> Any:
+            both = searches(*args, device=device, **options)
+            if device == "cuda":
+                change(both[0])
+            return both
 
-    patch.setattr(knn, "search", swapped)
+        patch.setattr(knn, "searches", changed)
+
+    return fault
 
 
-def wrong_distances(patch: pytest.MonkeyPatch) -> None:
-    search = knn.search
+def swap(found: Any) -> None:
+    found.neighbours[0, :2] = found.neighbours[0, 1::-1].copy()
 
-    def shaken(*args: Any, device: str, **options: Any) -> Any:
-        found = search(*args, device=device, **options)
-        if device == "cuda":
-            found.distances[-1, -1] = np.nextafter(found.distances[-1, -1], np.inf)
-        return found
 
-    patch.setattr(knn, "search", shaken)
+def shake(found: Any) -> None:
+    found.distances[-1, -1] = np.nextafter(found.distances[-1, -1], np.inf)
 
 
 def changed_result(change: Callable[[probes.ProbeResult], None]) -> Callable[[pytest.MonkeyPatch], None]:
@@ -342,9 +341,9 @@ FAULTS: list[tuple[str, str, Callable[[pytest.MonkeyPatch], object]]] = [
         "evaluation, memory capped: its",
         lambda p: p.setattr(torch.cuda, "set_per_process_memory_fraction", lambda *_: 0),
     ),
-    ("neighbours", "k-NN, collapsed classes, cosine", wrong_neighbours),
-    ("neighbours", "k-NN, spread classes, l1", wrong_distances),
-    ("probe knn", "knn: result", wrong_distances),
+    ("neighbours", "k-NN, collapsed classes, cosine", changed_search(swap)),
+    ("neighbours", "k-NN, spread classes, l1", changed_search(shake)),
+    ("probe knn", "knn: result", changed_search(shake)),
     ("probe logistic", "logistic: objective", changed_result(weights_off)),
     ("probe svm", "svm: objective", changed_result(weights_off)),
     ("probe logistic", "logistic: gap", changed_result(lambda result: result.report.update(gap=1e-5))),

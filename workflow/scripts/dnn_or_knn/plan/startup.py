@@ -205,17 +205,30 @@ def local_gpus() -> int:
     return len(glob.glob("/dev/nvidia[0-9]*"))
 
 
-def gpu(device: str, local: Callable[[], bool]) -> dict[str, Any]:
-    """Return the resources by which training, extraction and probe jobs ask for a GPU each, or for none.
+def gpu(device: str, local: Callable[[], bool], beside: int) -> tuple[dict[str, Any], dict[str, Any]]:
+    """Return the resources by which training and extraction, and those by which probes, ask for a GPU each, or for none.
 
     On a cluster `auto` asks for one: the machine that Snakemake runs on tells nothing of the nodes. Where none is asked for,
-    none of a model is, whatever a profile's `default-resources` say.
+    none of a model is, whatever a profile's `default-resources` say. On this machine, probes ask for a place beside a
+    training, so that trainings that wait for a GPU take no probe's turn.
 
     Parameters
     ----------
     device: "auto", "cpu" or "cuda".
     local: says, once jobs are planned, whether they run on this machine.
+    beside: how many probes a GPU of this machine takes beside a training.
     """
     if device == "cpu":
-        return {"gpu": 0, "gpu_model": ""}
-    return {"gpu": lambda wildcards: int(device == "cuda" or not local() or local_gpus() > 0)}
+        none = {"gpu": 0, "gpu_model": ""}
+        return {**none}, {**none, "gpu_place": 0}
+
+    def wanted(_wildcards: object) -> int:
+        return int(device == "cuda" or not local() or local_gpus() > 0)
+
+    def shared() -> bool:
+        return beside > 0 and local()
+
+    return {"gpu": wanted}, {
+        "gpu": lambda wildcards: 0 if shared() else wanted(wildcards),
+        "gpu_place": lambda wildcards: wanted(wildcards) if shared() else 0,
+    }

@@ -34,6 +34,7 @@ try:
         {} if workflow.modifier.skip_configfile else workflow.config_settings.config,
         # A module's configuration is not frozen: Snakemake leaves its `onstart` out.
         remote=not workflow.is_main_process and workflow.modifier.is_main_snakefile(),
+        local=workflow.resource_settings.nodes is None,
     )
 except UserError as error:
     raise WorkflowError(str(error))

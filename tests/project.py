@@ -33,7 +33,8 @@ class Project:
                 shutil.copytree(source, folder / part, ignore=shutil.ignore_patterns("__pycache__"))
             else:
                 shutil.copy2(source, folder / part)
-        shutil.copy2(ROOT / "tests" / "workflow" / "tiny.yaml", folder / "tiny.yaml")
+        for overlay in (ROOT / "tests" / "workflow").glob("*.yaml"):
+            shutil.copy2(overlay, folder)
 
     def start(
         self, *arguments: str, overlays: tuple[str, ...] = ("tiny.yaml",), forked: bool = False, **options: Any

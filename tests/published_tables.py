@@ -19,7 +19,7 @@ from conftest import ROOT
 from dnn_or_knn.claims import effects
 from dnn_or_knn.claims.study import Study
 from dnn_or_knn.measures import tables
-from dnn_or_knn.plan import configuration
+from dnn_or_knn.plan import schema as plan_schema
 from dnn_or_knn.runtime import files
 
 PUBLISHED = yaml.safe_load((ROOT / "workflow/resources/published.yaml").read_text(encoding="utf-8"))
@@ -261,7 +261,7 @@ def write(folder: Path, measures: pd.DataFrame, replicates: dict[str, np.ndarray
 def thresholds(**changed: Any) -> dict[str, Any]:
     """Return the configuration's thresholds with some changed."""
     block: dict[str, Any] = {}
-    configuration.fill(block, configuration.load_schema()["properties"]["claims"])
+    plan_schema.fill(block, plan_schema.load_schema()["properties"]["claims"])
     return block | changed
 
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import re
 from collections import Counter
+from pathlib import Path
 from typing import Any
 
 import pytest
@@ -44,12 +45,19 @@ def test_a_wrong_key_stops_before_anything_is_written(project: Project) -> None:
     assert not (project.folder / "results").exists()
 
 
-def test_the_command_line_takes_what_is_in_brackets(project: Project) -> None:
+def test_the_command_line_takes_what_is_in_brackets(project: Project, tmp_path: Path) -> None:
     """The README's way to use data sets that are there."""
+    datasets = tmp_path / "datasets"
+    datasets.mkdir()
     output = project.snakemake(
-        "--dry-run", "--config", "data={root: /datasets, download: false}", "seeds=[3]", "--printshellcmds"
+        "--dry-run",
+        "--config",
+        f"data={{root: {datasets}, download: false}}",
+        "seeds=[3]",
+        "--printshellcmds",
+        overlays=("config/cpu.yaml",),
     )
-    assert "--root /datasets --no-download" in output
+    assert f"--root {datasets} --no-download" in output
     assert "labels=true-labels, seed=3" in output and "seed=0" not in output
 
 

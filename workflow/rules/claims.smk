@@ -94,11 +94,11 @@ rule report:
         tables=ancient(multiext(f"{MEASURES}/", "measures.parquet", "runs.csv")),
         pictures=ancient(
             [
-                *multiext(f"{CLAIMS}/claims", ".csv", ".png"),
+                *multiext(f"{CLAIMS}/claims", ".csv", ".pdf", ".png"),
                 *expand(
                     f"{FIGURES}/{{name}}.{{kind}}",
                     name=FIGURE_NAMES,
-                    kind=["csv", "png"],
+                    kind=["csv", "pdf", "png"],
                 ),
             ]
         ),

@@ -32,11 +32,12 @@ def main(args: argparse.Namespace) -> None:
     points = probe_points(args.training)
     shown = table.assemble(tables.read(args.measures), tables.read_runs(args.measures), layout, spec)
     with style.applied(look):
-        written = style.save(panels.draw(layout, shown, spec, points), args.output, shown, dpi=look["dpi"])
+        drawn = panels.draw(layout, shown, spec, points)
+        written = style.save(drawn, args.output, shown, dpi=look["dpi"])
     manifest = args.output.with_name(f"{args.output.name}.json")
     facts = {
         "figure": spec["figure"],
-        "caption": words.caption(layout, shown),
+        "caption": words.caption(layout, shown, {str(artist.get_gid()) for artist in drawn.findobj()}),
         "alt": words.describe(layout, shown),
         "panels": int(shown["panel"].nunique()),
         "missing": sorted(set(shown.loc[shown["series"] == "missing", "note"])),

@@ -19,7 +19,7 @@ from dnn_or_knn.claims.study import kept_to
 from dnn_or_knn.claims.words import INCONCLUSIVE, NOT_SUPPORTED, SUPPORTED, TOO_SMALL, VERDICTS
 from dnn_or_knn.figures import style
 from dnn_or_knn.measures import tables
-from dnn_or_knn.plan import configuration
+from dnn_or_knn.plan import schema as plan_schema
 from dnn_or_knn.report import page
 from dnn_or_knn.runtime import files
 from dnn_or_knn.runtime.errors import UserError
@@ -539,11 +539,11 @@ def test_cifar100_parts_at_90_percent():
 
 def test_thresholds_change_verdicts_and_stand_in_the_schema_alone():
     assert verdict(world(), 1, thresholds=thresholds(same_accuracy=0.001))["verdict"] == NOT_SUPPORTED
-    schema = configuration.load_schema()["properties"]["claims"]
+    schema = plan_schema.load_schema()["properties"]["claims"]
     with pytest.raises(UserError, match="did you mean 'alarm_near'"):
-        configuration.check({"alarm_neer": 1}, schema, "config")
+        plan_schema.check({"alarm_neer": 1}, schema, "config")
     with pytest.raises(UserError, match="alike is 'high', not a number"):
-        configuration.check({"alike": "high"}, schema, "config")
+        plan_schema.check({"alike": "high"}, schema, "config")
 
 
 def test_documentation_gives_every_threshold_with_its_default():

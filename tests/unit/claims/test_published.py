@@ -15,8 +15,8 @@ from conftest import ROOT
 from dnn_or_knn.claims.published import COLUMNS, compare, row
 from dnn_or_knn.figures import style
 from dnn_or_knn.measures import tables
-from dnn_or_knn.plan import runs as experiment
 from dnn_or_knn.plan.configuration import load_overlays, resolve
+from dnn_or_knn.plan.runs import create as create_runs
 from dnn_or_knn.plan.runs import network
 from dnn_or_knn.plan.specifications import Jobs, published
 from dnn_or_knn.runtime import files
@@ -136,21 +136,20 @@ def empty(rows: int) -> dict[str, np.ndarray]:
 # Figure 4, as the workflow specifies it.
 
 
-def figure4(*, architecture: str = "wrn-28-10", **overlay: Any) -> dict[str, Any]:
+def of_figure_4(*, architecture: str = "wrn-28-10", **overlay: Any) -> dict[str, Any]:
     config = load_overlays(ROOT / "config.yaml") | overlay
     config["figures"] = {**config["figures"], "architecture": architecture}
-    return json.loads(Jobs(experiment.create(config)).figure({"figure": "4"}))
+    return json.loads(Jobs(create_runs(config)).figure({"figure": "4"}))
 
 
 def test_figure_4_draws_the_authors_fifteen_values_where_data_set_and_network_match():
-    from dnn_or_knn.figures import figure4 as module
-    from dnn_or_knn.figures import panels
-    from dnn_or_knn.figures import table as tidy
+    from dnn_or_knn.figures import figure4, panels, words
+    from dnn_or_knn.figures.table import assemble
 
-    spec = figure4()
+    spec = of_figure_4()
     assert {(v["dataset"], v["architecture"]) for v in spec["published"]} == {(d, "wrn-28-10") for d in THREE}
-    layout = module.layout(spec)
-    table = tidy.assemble(*made(), layout, spec)
+    layout = figure4.layout(spec)
+    table = assemble(*made(), layout, spec)
     with style.applied(style.style(spec)):
         figure = panels.draw(layout, table, spec, synthetic.probe_points())
     (points,) = figure.findobj(lambda artist: artist.get_gid() == "a/published")
@@ -159,11 +158,14 @@ def test_figure_4_draws_the_authors_fifteen_values_where_data_set_and_network_ma
     assert list(points.get_xdata()) == list(range(15)) and list(points.get_ydata()) == entry["code"]
     for letter in "bcdef":
         assert not figure.findobj(lambda artist, name=letter: artist.get_gid() == f"{name}/published")
-    assert "Grey crosses" in layout.caption
+    assert words.PUBLISHED in words.caption(layout, table, set())
 
 
 def test_figure_4_of_another_network_says_nothing_of_the_authors():
-    from dnn_or_knn.figures import figure4 as module
+    from dnn_or_knn.figures import figure4, words
+    from dnn_or_knn.figures.table import assemble
 
-    spec = figure4(architecture="mlp640")
-    assert spec["published"] == [] and "Grey crosses" not in module.layout(spec).caption
+    spec = of_figure_4(architecture="mlp640")
+    layout = figure4.layout(spec)
+    assert spec["published"] == []
+    assert words.PUBLISHED not in words.caption(layout, assemble(*made(), layout, spec), set())

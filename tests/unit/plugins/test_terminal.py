@@ -172,7 +172,7 @@ def test_a_misspelt_target_names_the_valid_ones(monkeypatch: pytest.MonkeyPatch)
 
 def test_what_the_command_line_gives_wrongly_is_said_with_the_right_form() -> None:
     text = "Traceback …, in parse_config\nValueError: …"
-    assert sentence("ValueError", text, ["-n", "--config", "a=1", "seeds"]).startswith("--config has 'seeds'")
+    assert sentence("ValueError", text, ["-n", "--config", "seed=1", "seeds"]).startswith("--config has 'seeds'")
     text = "Traceback …, in _get_overwrite_config\nFileNotFoundError: …"
     assert "no configuration file nix.yaml" in sentence("FileNotFoundError", text, ["--configfile", "nix.yaml"])
     assert "stands before" in sentence("FileNotFoundError", text, ["--configfile", "config.yaml", "claims"])

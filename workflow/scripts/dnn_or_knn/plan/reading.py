@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import json
+import re
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
@@ -86,3 +88,44 @@ def repeated_key(root: Any) -> str | None:
                 lines[name] = line
                 waiting.append(value)
     return None
+
+
+# Which file a mistake stands in.
+
+#: What the sentences of a configuration's mistakes begin with: a path of keys, or an unknown key and where it is.
+UNKNOWN = re.compile(
+    r"^config: (?:(?P<path>[\w.\[\]-]+): )?unknown key '(?P<key>[^']*)'(?: in (?P<inside>[\w.\[\]-]+))?"
+)
+PATH = re.compile(r"^config: (?:the key \S+ in )?(?P<path>[\w-]+(?:[.\[][\w\]-]+)*)(?:: (?P<more>[\w.-]+))?")
+STEP = re.compile(r"[^.\[\]]+")
+
+
+def with_source(sentence: str, sources: Mapping[str, Any]) -> str:
+    """Return a sentence about the configuration with the file, or option, that its key stands in.
+
+    Parameters
+    ----------
+    sources: name → content, each overriding those before.
+    """
+    found = UNKNOWN.match(sentence) or PATH.match(sentence)
+    if not found:
+        return sentence
+    parts = found.groupdict()
+    words = [parts.get(name) for name in ("path", "inside", "more", "key")]
+    steps = [step for word in words if word for step in STEP.findall(word)]
+    depths = {name: _depth(content, steps) for name, content in sources.items()}
+    deepest = max(depths.values(), default=0)
+    names = [name for name, depth in depths.items() if depth == deepest and depth]
+    return sentence.replace("config: ", f"{names[-1]}: ", 1) if names else sentence
+
+
+def _depth(content: Any, steps: list[str]) -> int:
+    """Return how many steps into a configuration exist there."""
+    for depth, step in enumerate(steps):
+        if isinstance(content, Mapping) and step in content:
+            content = content[step]
+        elif isinstance(content, list) and step.isdigit() and int(step) < len(content):
+            content = content[int(step)]
+        else:
+            return depth
+    return len(steps)

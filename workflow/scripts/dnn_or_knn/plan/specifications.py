@@ -148,7 +148,7 @@ class Jobs:
     def prepare(self, wildcards: Wildcards) -> str:
         """One data set: how it is loaded, its geometry."""
         name = wildcards["dataset"]
-        entry = {key: value for key, value in DATASETS[name].items() if key != "options"}
+        entry = {key: value for key, value in DATASETS[name].items() if key not in ("options", "images")}
         return specification(
             "prepare.py", f"data/loaders/{entry['loader']}", dataset=name, **entry, **self.config["datasets"][name]
         )

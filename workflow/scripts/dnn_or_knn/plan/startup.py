@@ -10,7 +10,6 @@ from __future__ import annotations
 import contextlib
 import copy
 import functools
-import glob
 import hashlib
 import os
 import sys
@@ -19,15 +18,20 @@ from pathlib import Path
 from typing import Any
 
 import yaml
+from snakemake.common.configfile import load_configfile
 from snakemake.utils import update_config
 
 from ..features import marks
 from ..runtime.code_digest import SCRIPTS, code_digest, runtime_digest
 from ..runtime.command_line import QUIET, RUNTIME
-from ..runtime.errors import UserError
+from ..runtime.errors import UserError, nearest
 from ..runtime.files import bring_dates_back, read_json, remove, write_json, write_text
-from .configuration import PAPER, load_overlays, refuse_repeated_keys
-from .runs import create
+from . import machine
+from .configuration import PAPER, load_overlays
+from .machine import local_gpus
+from .reading import readable, with_source
+from .runs import Experiment, create
+from .schema import plain
 from .specifications import RUN, Jobs
 from .staleness import stale
 
@@ -42,7 +46,9 @@ WHY = "DNN_OR_KNN_WHY"
 found_stale = functools.cache(stale)
 
 
-def start(config: Mapping[str, Any], files: Iterable[str | Path], given: Mapping[str, Any], *, remote: bool) -> Jobs:
+def start(
+    config: Mapping[str, Any], files: Iterable[str | Path], given: Mapping[str, Any], *, remote: bool, local: bool
+) -> Jobs:
     """Return the jobs of the configured experiment; in a remote job, of the one that the head froze.
 
     Parameters
@@ -50,19 +56,42 @@ def start(config: Mapping[str, Any], files: Iterable[str | Path], given: Mapping
     config: the files' configuration and, on top, what the command line gave.
     files: those files.
     given: what the command line gave, from `--config`.
+    local: whether jobs run on this machine.
     """
     os.environ["PATH"] = os.pathsep.join([os.path.dirname(sys.executable), os.environ.get("PATH", "")])
     if not remote:
-        for file in files:
-            refuse_repeated_keys(file)
-        complete = copy.deepcopy(dict(config))
-        update_config(complete, as_in_a_file(given))
-        return Jobs(create(in_order(complete, load_overlays())))
+        return Jobs(_checked(config, list(files), as_in_a_file(given), local))
     os.environ.pop(QUIET, None)  # the logger runs beside the head, not here
     frozen = read_json(_frozen(os.environ.get(EXPERIMENT, str(config.get("experiment")))))
     if frozen["code"] != workflow_digest():
         raise UserError("the code under workflow/ changed while Snakemake was running; stop it and start it again")
     return Jobs(create(frozen["config"]))
+
+
+def _checked(config: Mapping[str, Any], files: list[str | Path], given: Any, local: bool) -> Experiment:
+    """Return the experiment, or raise `UserError` naming the file or option that holds what is wrong."""
+    for file in files:
+        readable(file)
+    sources = {os.path.relpath(file): load_configfile(file) for file in files} | ({"--config": given} if given else {})
+    try:
+        for name, content in sources.items():
+            plain(content, name)
+        dropped_probes(sources)
+        complete = copy.deepcopy(dict(config))
+        update_config(complete, given)
+        experiment = create(in_order(complete, load_overlays()))
+        machine.refuse(experiment.config, experiment.runs, local=local)
+    except UserError as error:
+        raise UserError(with_source(str(error), sources)) from error
+    return experiment
+
+
+def dropped_probes(sources: Mapping[str, Any]) -> None:
+    """Raise `UserError` for a probe that is set to null, but that no file has."""
+    blocks = [block for content in sources.values() if isinstance(block := (content or {}).get("probes"), Mapping)]
+    have = {name for block in blocks for name, options in block.items() if options is not None}
+    for name in (name for block in blocks for name in block if name not in have):
+        raise UserError(f"config: probes drops '{name}', which is no probe{nearest(name, have)}")
 
 
 def in_order(value: Any, pattern: Any) -> Any:
@@ -195,14 +224,6 @@ def overlays(configfiles: Iterable[str | Path]) -> str:
 def scripts() -> str:
     """Return the folder of the stages' programs: as a short path in a checkout, else as an absolute one."""
     return str(SCRIPTS.relative_to(Path.cwd()) if SCRIPTS.is_relative_to(Path.cwd()) else SCRIPTS)
-
-
-def local_gpus() -> int:
-    """Return the number of NVIDIA GPUs that this machine shows, without starting CUDA."""
-    visible = os.environ.get("CUDA_VISIBLE_DEVICES")
-    if visible is not None:
-        return len([name for name in visible.split(",") if name.strip() not in ("", "-1")])
-    return len(glob.glob("/dev/nvidia[0-9]*"))
 
 
 def gpu(device: str, local: Callable[[], bool], beside: int) -> tuple[dict[str, Any], dict[str, Any]]:

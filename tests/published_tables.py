@@ -20,7 +20,7 @@ from dnn_or_knn.claims import effects
 from dnn_or_knn.claims.study import Study
 from dnn_or_knn.measures import tables
 from dnn_or_knn.plan import schema as plan_schema
-from dnn_or_knn.runtime import files
+from dnn_or_knn.runtime import results
 
 PUBLISHED = yaml.safe_load((ROOT / "workflow/resources/published.yaml").read_text(encoding="utf-8"))
 ARCHITECTURES, DEEP = ["mlp640", "lenet", "wrn-28-10"], "wrn-28-10"
@@ -252,7 +252,7 @@ def write(folder: Path, measures: pd.DataFrame, replicates: dict[str, np.ndarray
     """Write tables as the experiment's stage does, and return the folder."""
     written = tables.write(folder, measures, replicates)
     runs.to_csv(folder / tables.RUNS, index=False)
-    files.write_json(folder / tables.MANIFEST, {"files": files.listing(folder, [*written, tables.RUNS])})
+    results.write(folder / tables.MANIFEST, {}, [*written, folder / tables.RUNS])
     return folder
 
 

@@ -366,7 +366,7 @@ def test_a_probe_extracts_again_what_was_let_go(finished: Project, tmp_path: Pat
         made = json.loads((run / "probes" / "lr" / f"{Path(folder).name}.provenance.json").read_text())
         assert made["features_extracted_again"]
         assert not (run / folder).exists()
-    assert not any(path.name.endswith("-features") for path in (run / ".state").iterdir())
+    assert not any(path.name.endswith("-features") for path in run.rglob(".state/*"))
 
 
 @pytest.mark.slow
@@ -378,7 +378,7 @@ def test_features_go_with_the_last_probe_that_reads_them(finished: Project, proj
         target = f"results/tiny/digits/{MLP}/random-labels/seed0/probes/{probe}/{shard}.json"
         project.snakemake("--cores", "1", target, overlays=("tiny.yaml", "let-go.yaml"))
         assert (run / "features" / shard).is_dir() == there
-    assert not list((run / ".state").glob("unprobed-*"))
+    assert not list(run.rglob(".*.unprobed"))
     same_results(project, finished, part=True)
 
 
@@ -608,8 +608,8 @@ def test_features_that_nobody_will_read_go_at_the_start(finished: Project, tmp_p
     run = copy.folder / "results/tiny/digits" / MLP / "random-labels/seed0"
     nobody, somebody = "steps000000-000010", "steps000020-000020"
     for shard, probe in ((nobody, "dropped"), (nobody, "knn"), (somebody, "dropped"), (somebody, "svm")):
-        (run / ".state" / f"unprobed-{shard}").mkdir(parents=True, exist_ok=True)
-        (run / ".state" / f"unprobed-{shard}" / probe).touch()
+        (run / "features" / f".{shard}.unprobed").mkdir(parents=True, exist_ok=True)
+        (run / "features" / f".{shard}.unprobed" / probe).touch()
     (run / "probes/svm" / f"{somebody}.json").unlink()
     (copy.folder / "results/tiny/figures/figure5.json").unlink()
     figure, overlays = "results/tiny/figures/figure5.json", ("tiny.yaml", "let-go.yaml")
@@ -618,13 +618,13 @@ def test_features_that_nobody_will_read_go_at_the_start(finished: Project, tmp_p
     output = copy.snakemake("--cores", "1", figure, overlays=overlays)
     assert f"features/{nobody} is let go: no probe" in output
     assert not (run / "features" / nobody).exists() and (run / "features" / somebody).is_dir()
-    assert [path.name for path in (run / ".state").rglob("unprobed-*/*")] == ["svm"]
+    assert [path.name for path in run.rglob(".*.unprobed/*")] == ["svm"]
     # Features that were asked for alone wait for their probes; a person may let them go.
     words = ("workflow/scripts/results.py", "disk", "--configfile", *overlays)
     said = copy.python(*words).stdout
     assert "Features of 6 shards lie on disk now" in said and f"{' '.join(words)} --let-go" in said
     assert "Features of 0 shards lie on disk now" in copy.python(*words, "--let-go").stdout
-    assert not (run / "features" / somebody).exists() and not list((run / ".state").glob("unprobed-*"))
+    assert not (run / "features" / somebody).exists() and not list(run.rglob(".*.unprobed"))
     assert (
         "keep.features: all"
         in copy.python("workflow/scripts/results.py", "disk", "--configfile", "tiny.yaml", "--let-go").stderr

@@ -92,8 +92,8 @@ def test_an_experiment_through_sbatch_with_a_cancelled_job_and_a_killed_daemon(
     snakemake = project.start(*OPTIONS, overlays=DIGITS)
 
     # One training holds the node's only GPU, the others wait for it.
-    wait_until(lambda: bool(list(results.rglob(".state/train/key"))), snakemake)
-    trained = next(results.rglob(".state/train/key")).parents[2]
+    wait_until(lambda: bool(list(results.rglob(".state/training/key"))), snakemake)
+    trained = next(results.rglob(".state/training/key")).parents[2]
     cancelled = running("train")
     assert cancelled is not None and gpus_in_use() == 1
     assert re.search(r"gres[:/]gpu:h200[:=]1", ask("scontrol", "show", "job", cancelled))

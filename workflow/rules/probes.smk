@@ -31,15 +31,8 @@ rule probe:
     params:
         spec=jobs.told("probe"),
         extraction=jobs.told("features"),
-        store=subpath(input.store, parent=True),
-        labels=subpath(input.labels, parent=True),
-        features=subpath(input.features, strip_suffix=".json"),
-        run=subpath(output.manifest, ancestor=3),
     shell:
-        "DNN_OR_KNN_GPUS=$(({resources.gpu} + {resources.gpu_place})) python {resources.scripts:q}/probe.py --spec {params.spec:q} --store {params.store:q}"
-        " --labels {params.labels:q} --features-manifest {input.features:q} --features {params.features:q}"
-        " --output {output.folder:q} --manifest {output.manifest:q}"
-        " --extraction {params.extraction:q} --training {params.run:q}/training.json --checkpoints {params.run:q}/checkpoints"
-        " --state {params.run:q}/.state/probe-{wildcards.probe}-{wildcards.shard}"
-        " --unprobed {params.run:q}/.state/unprobed-{wildcards.shard}/{wildcards.probe}"
+        "DNN_OR_KNN_GPUS=$(({resources.gpu} + {resources.gpu_place})) python {resources.scripts:q}/probe.py --spec {params.spec:q}"
+        " --store {input.store:q} --labels {input.labels:q} --features {input.features:q} --output {output.manifest:q}"
+        " --extraction {params.extraction:q} --reader {wildcards.probe:q}"
         " --share-gpu {resources.share} --device {resources.device} --threads {threads} --log {log:q}"

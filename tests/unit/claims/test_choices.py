@@ -254,7 +254,7 @@ def test_command_writes_everything_and_loads_no_torch(tmp_path):
     (tmp_path / "first").mkdir()
     (tmp_path / "first" / "torch.py").write_text("raise RuntimeError('torch was imported')\n")
     line = [sys.executable, str(SCRIPTS / "choices.py"), "--spec", json.dumps(SPEC)]
-    line += ["--measures", str(measures), "--output", str(tmp_path / "out")]
+    line += ["--measures", str(measures / "measures.json"), "--output", str(tmp_path / "out" / "choices.json")]
     environment = os.environ | {"PYTHONPATH": str(tmp_path / "first")}
     done = subprocess.run(line, capture_output=True, text=True, env=environment)
     assert done.returncode == 0, done.stderr

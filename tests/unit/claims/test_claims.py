@@ -565,7 +565,7 @@ def command(measures: Path, output: Path, **changes: Any) -> subprocess.Complete
     spec = {"claims": thresholds(), "architectures": ARCHITECTURES, "datasets": ["cifar10"], "labels": LABELS}
     spec |= {"architecture": DEEP, "probes": list(PROBES), **changes}
     line = [sys.executable, ROOT / "workflow/scripts/claims.py", "--spec", json.dumps(spec)]
-    line += ["--measures", measures, "--output", output]
+    line += ["--measures", measures / "measures.json", "--output", output / "claims.json"]
     return subprocess.run(line, capture_output=True, text=True)
 
 

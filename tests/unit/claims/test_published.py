@@ -20,7 +20,7 @@ from dnn_or_knn.plan import runs as experiment
 from dnn_or_knn.plan.configuration import load_overlays, resolve
 from dnn_or_knn.plan.runs import network
 from dnn_or_knn.plan.specifications import Jobs, published
-from dnn_or_knn.runtime import files
+from dnn_or_knn.runtime import files, results
 
 LABELS = {"true": "true-labels", "random": "random-labels", "overfit": "overfit"}
 THREE = {"mnist", "cifar10", "cifar100"}
@@ -116,10 +116,12 @@ def test_the_command_writes_the_table_and_its_manifest(tmp_path):
     folder.mkdir()
     written = tables.write(folder, tables.frame(measures.to_dict("records")), empty(len(measures)))
     runs.to_csv(folder / tables.RUNS, index=False)
-    files.write_json(folder / tables.MANIFEST, {"files": files.listing(folder, [*written, tables.RUNS])})
+    manifest = folder / tables.MANIFEST
+    results.write(manifest, {}, [*written, folder / tables.RUNS])
     spec = {"published": published(), "labels": LABELS, "knn": "knn"}
     script = ROOT / "workflow" / "scripts" / "published.py"
-    line = [sys.executable, script, "--spec", json.dumps(spec), "--measures", folder, "--output", tmp_path / "claims"]
+    line = [sys.executable, script, "--spec", json.dumps(spec), "--measures", manifest]
+    line += ["--output", tmp_path / "claims" / "published.json"]
     done = subprocess.run([str(word) for word in line], capture_output=True, text=True)
     assert done.returncode == 0, done.stderr
     manifest = files.read_json(tmp_path / "claims" / "published.json")

@@ -18,7 +18,7 @@ from conftest import SCRIPTS
 from dnn_or_knn.figures import panels as drawing
 from dnn_or_knn.figures import style, training_curves, words
 from dnn_or_knn.figures import table as figures
-from dnn_or_knn.runtime import files
+from dnn_or_knn.runtime import results
 from dnn_or_knn.runtime.code_digest import code_digest
 from dnn_or_knn.runtime.errors import UserError
 from matplotlib.axes import Axes
@@ -372,7 +372,14 @@ def test_the_script_writes_the_same_files_every_time(tmp_path: Path) -> None:
     spec = specification(4, ("digits",))
     for name in ("a", "b"):
         done = command(
-            "figure.py", spec, "--measures", folder, "--training", training, "--output", tmp_path / name / "figure4"
+            "figure.py",
+            spec,
+            "--measures",
+            folder / "measures.json",
+            "--training",
+            training,
+            "--output",
+            tmp_path / name / "figure4.json",
         )
         assert done.returncode == 0, done.stderr
     kinds = ("csv", "json", "pdf", "png", "provenance.json")
@@ -395,7 +402,9 @@ def test_the_script_writes_the_same_files_every_time(tmp_path: Path) -> None:
 def test_the_script_draws_what_is_missing_and_takes_no_training(tmp_path: Path) -> None:
     folder = synthetic.write(tmp_path / "measures", datasets=("digits",), labels=("true-labels",))
     spec = specification(7, ("digits",), missing=["digits/wrn-28-10/overfit"])
-    done = command("figure.py", spec, "--measures", folder, "--training", "--output", tmp_path / "figure7")
+    done = command(
+        "figure.py", spec, "--measures", folder / "measures.json", "--training", "--output", tmp_path / "figure7.json"
+    )
     assert done.returncode == 0, done.stderr
     written = pd.read_csv(tmp_path / "figure7.csv")
     assert set(written["note"]) == {"not configured: digits/wrn-28-10/overfit"} and written["y"].isna().all()
@@ -410,7 +419,14 @@ def test_the_script_refuses_bad_input_in_one_sentence(
     script = importlib.import_module("figure")
     for spec, sentence in ((specification(9), "1 to 7"), (specification(1), "measures.parquet is missing")):
         args = script.options().parse_args(
-            ["--spec", json.dumps(spec), "--measures", str(tmp_path), "--output", str(tmp_path / "out/figure")]
+            [
+                "--spec",
+                json.dumps(spec),
+                "--measures",
+                str(tmp_path / "measures.json"),
+                "--output",
+                str(tmp_path / "out/figure.json"),
+            ]
         )
         with pytest.raises(UserError, match=sentence):
             script.main(args)
@@ -436,8 +452,7 @@ def histories(folder: Path, runs: list[str], steps: int = 450) -> dict[str, Path
     for run in runs:
         (folder / run).mkdir(parents=True)
         table.to_csv(folder / run / "history.csv", index=False)
-        listing = files.listing(folder / run, ["history.csv"])
-        files.write_json(folder / run / "training.json", {"history": listing["history.csv"]})
+        results.write(folder / run / "training.json", {}, [folder / run / "history.csv"])
     return {run: folder / run / "history.csv" for run in runs}
 
 
@@ -499,13 +514,23 @@ def test_the_training_curves_script(tmp_path: Path) -> None:
     runs = ["digits/lenet/true-labels/seed0"]
     histories(tmp_path, runs)
     done = command(
-        "training_curves.py", {"runs": runs}, "--results", tmp_path, "--output", tmp_path / "figures/training"
+        "training_curves.py",
+        {"runs": runs},
+        "--training",
+        tmp_path / runs[0] / "training.json",
+        "--output",
+        tmp_path / "figures/training.json",
     )
     assert done.returncode == 0, done.stderr
     assert "(a) Digits, LeNet, true labels: loss" in json.loads((tmp_path / "figures/training.json").read_text())["alt"]
     (tmp_path / runs[0] / "history.csv").write_text("step,loss\n")
     done = command(
-        "training_curves.py", {"runs": runs}, "--results", tmp_path, "--output", tmp_path / "figures/training"
+        "training_curves.py",
+        {"runs": runs},
+        "--training",
+        tmp_path / runs[0] / "training.json",
+        "--output",
+        tmp_path / "figures/training.json",
     )
     assert done.returncode == 2 and "history.csv is damaged" in done.stderr
     (tmp_path / runs[0] / "history.csv").unlink()

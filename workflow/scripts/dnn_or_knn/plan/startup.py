@@ -21,7 +21,7 @@ import yaml
 from snakemake.common.configfile import load_configfile
 from snakemake.utils import update_config
 
-from ..features import marks
+from ..features import dumps
 from ..runtime.code_digest import SCRIPTS, code_digest, runtime_digest
 from ..runtime.command_line import QUIET, RUNTIME
 from ..runtime.errors import UserError, nearest
@@ -32,7 +32,7 @@ from .machine import local_gpus
 from .reading import readable, with_source
 from .runs import Experiment, create
 from .schema import plain
-from .specifications import RUN, Jobs
+from .specifications import MANIFESTS, Jobs
 from .staleness import stale
 
 WORKFLOW = SCRIPTS.parent
@@ -172,7 +172,7 @@ def freeze(jobs: Jobs, running: Iterable[Any]) -> None:
     _write_specifications(jobs)
     if jobs.config["keep"]["features"] == "until-probed":
         outputs = {str(path) for job in running for path in job.output}
-        for folder in marks.release(results, _readers(jobs, outputs)):
+        for folder in dumps.release(results, _readers(jobs, outputs)):
             print(f"{folder} is let go: no probe of the configuration will read it", file=sys.stderr)
 
 
@@ -186,16 +186,19 @@ def _write_specifications(jobs: Jobs) -> None:
         write_text(path, spec)
 
 
-def _readers(jobs: Jobs, outputs: Set[str]) -> set[Path]:
-    """Return the marks of the probes that have yet to read features: in this run of Snakemake, or in a later one."""
+def _readers(jobs: Jobs, outputs: Set[str]) -> set[tuple[Path, str]]:
+    """Return the features that have yet to be read, by their manifests, each with the probe that reads them.
+
+    It will in this run of Snakemake, or in a later one.
+    """
     results = Path(jobs.results)
     again = outputs | {f"{results}/{task.manifest}.json" for task, _ in found_stale(jobs)}
     readers = set()
     for task in jobs.tasks:
         made = f"{results}/{task.manifest}.json"
         if task.rule == "probe" and (made in again or not os.path.exists(made)):
-            run, w = results / RUN.format(**task.wildcards), task.wildcards
-            readers.add(marks.of(run, w["shard"]) / w["probe"])
+            manifest = MANIFESTS["features"].format(**task.wildcards)
+            readers.add((results / f"{manifest}.json", task.wildcards["probe"]))
     return readers
 
 

@@ -29,8 +29,8 @@ THREAD_VARIABLES = ("OMP_NUM_THREADS", "MKL_NUM_THREADS", "OPENBLAS_NUM_THREADS"
 log = logging.getLogger("dnn_or_knn")
 
 
-def parser(description: str | None) -> argparse.ArgumentParser:
-    """Return a parser with the options that all stages have."""
+def parser(description: str | None, **manifests: str) -> argparse.ArgumentParser:
+    """Return a parser with the options that all stages have, and one for each manifest that has to be given, with its help."""
     arguments = argparse.ArgumentParser(
         description=description, formatter_class=argparse.RawDescriptionHelpFormatter, allow_abbrev=False
     )
@@ -39,7 +39,14 @@ def parser(description: str | None) -> argparse.ArgumentParser:
     )
     arguments.add_argument("--threads", type=int, default=1, help="CPU threads, pinned (default: 1)")
     arguments.add_argument("--log", type=Path, help="log file, tracebacks included (default: stderr alone)")
+    for name, told in manifests.items():
+        arguments.add_argument(f"--{name}", type=Path, required=True, metavar="JSON", help=told)
     return arguments
+
+
+def add_device(arguments: argparse.ArgumentParser) -> None:
+    """Add the option that says where to compute."""
+    arguments.add_argument("--device", choices=["auto", "cpu", "cuda"], default="auto", help="default: auto")
 
 
 def specification(text: str) -> dict[str, Any]:

@@ -1,4 +1,4 @@
-"""What lets a job be killed at any moment and continue: a folder of its latest states.
+"""What lets a job be killed at any moment and continue: a folder of its latest states, or of its finished parts.
 
 A state folder belongs to one key, the digest of everything that determines the job (its specification, which names its code,
 and its inputs). It holds
@@ -7,7 +7,8 @@ and its inputs). It holds
     lock            held while a process works here
     state-<n>       the latest states, two at most: one line of JSON (key, bytes, SHA-256), padded, then the payload
     diverged        why a training with this key ended, if it diverged
-    kept/           finished parts of the result that the states refer to
+    kept/           finished parts of the result
+    <part>.json     says that a part is finished: its files in `kept`, with their digests
 
 Every file is written whole (temporary, fsync, rename), so that a kill or a full disk leaves the states before it as they were.
 """
@@ -20,9 +21,9 @@ import hashlib
 import json
 import logging
 import os
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from pathlib import Path
-from typing import IO
+from typing import IO, Any
 
 from . import files
 from .errors import UserError
@@ -75,6 +76,32 @@ class State:
         for old in [*states, path][:-GENERATIONS]:
             files.remove(old)
 
+    def finish(self, part: str, made: Iterable[str], *, key: str = "", **facts: Any) -> dict[str, Any]:
+        """Write down that a part of the result is finished, and return that record.
+
+        Parameters
+        ----------
+        made: its files, relative to `kept`.
+        key: digest of what this part alone depends on.
+        facts: what else is to be known of it.
+        """
+        record = {"key": key, "files": files.listing(self.kept, made), **facts}
+        files.write_json(self.folder / f"{part}.json", record)
+        return record
+
+    def finished(self, part: str, key: str = "") -> dict[str, Any] | None:
+        """Return the record of a part that was finished before, with this key, and is whole; else None."""
+        path = self.folder / f"{part}.json"
+        if not path.is_file():
+            return None
+        try:
+            record = files.read_json(path)
+            files.check(self.kept, record["files"])
+            return record if record["key"] == key else None
+        except (UserError, KeyError, TypeError, AttributeError) as error:
+            log.warning("the finished part %s is damaged (%s) and is made again", part, error)
+            return None
+
     def restart(self) -> None:
         """Forget all states and kept files: the job starts from its beginning."""
         for path in [*self._states(), self.kept]:
@@ -124,6 +151,11 @@ class _Hashed:
 
     def flush(self) -> None:
         """What is written is flushed by its owner."""
+
+
+def beside(manifest: Path) -> Path:
+    """Return the state folder of the job that makes a manifest."""
+    return manifest.parent / ".state" / manifest.stem
 
 
 @contextlib.contextmanager

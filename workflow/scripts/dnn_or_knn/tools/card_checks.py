@@ -28,7 +28,7 @@ from ..features import extraction
 from ..networks.build import create
 from ..networks.input import standardize
 from ..probes import common as probes
-from ..runtime import files, gpus
+from ..runtime import files, gpus, resume
 from ..runtime.errors import UserError
 from ..training.batches import Images
 from ..training.step import COMPILE_STEPS, Trainer
@@ -381,21 +381,20 @@ def _digest(card: Card, network: Mapping[str, Any], folder: Path) -> str:
     splits = {"train": pixels[scale.images // 3 :], "test": pixels[: scale.images // 3]}
     precision = numerics.set_precision("auto", card.device)
     spec = {"batch_size": scale.evaluated, "compile": False}
-    job = extraction.Job(
-        run="gpu-check",
-        network=built,
-        points=extraction.select(built, ["embedding"]),
-        logits=True,
-        input_layer="pixels",
-        steps=[0, 1],
-        splits=splits,
-        how=extraction.arithmetic(built, splits, spec, kept=2, device=card.device, precision=precision),
-        checkpoints=weights,
-        listing=files.listing(weights),
-        state=extraction.open_state(folder / "state", "gpu-check"),
-    )
-    made = extraction.extract(job, device=card.device)
-    return files.digest({kind: made[kind] for kind in ("features", "logits")})
+    with resume.opened(folder / "state", "gpu-check") as state:
+        job = extraction.Job(
+            run="gpu-check",
+            network=built,
+            points=extraction.select(built, ["embedding"]),
+            input_layer="pixels",
+            steps=[0, 1],
+            splits=splits,
+            how=extraction.arithmetic(built, splits, spec, kept=2, device=card.device, precision=precision),
+            checkpoints=weights,
+            listing=files.listing(weights),
+            state=state,
+        )
+        return files.digest(extraction.extract(job, device=card.device)["files"])
 
 
 @contextlib.contextmanager

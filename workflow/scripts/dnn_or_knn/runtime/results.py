@@ -41,15 +41,11 @@ def finish(
     provenance.write(where, args, inputs=list(inputs), results=[args.output], **more)
 
 
-def write(
-    manifest: Path, facts: Mapping[str, Any], made: Iterable[Path] | Mapping[str, Mapping[str, Any]]
-) -> dict[str, Any]:
-    """Write a manifest alone, and return what it says; parameters as in `finish`."""
+def write(manifest: Path, facts: Mapping[str, Any], made: Iterable[Path] | Mapping[str, Mapping[str, Any]]) -> None:
+    """Write a manifest alone; parameters as in `finish`."""
     folder = manifest.parent
     listed = made if isinstance(made, Mapping) else files.listing(folder, [os.path.relpath(p, folder) for p in made])
-    content = {**facts, "files": dict(listed)}
-    files.write_json(manifest, content)
-    return content
+    files.write_json(manifest, {**facts, "files": dict(listed)})
 
 
 def read(manifest: Path, names: Iterable[str] | None = None) -> dict[str, Any]:

@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import argparse
 import os
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -60,3 +60,12 @@ def read(manifest: Path, names: Iterable[str] | None = None) -> dict[str, Any]:
         raise UserError(f"{manifest} is no manifest of this project; delete it and run again")
     files.check(manifest.parent, content["files"], names)
     return content
+
+
+def of_runs(runs: Sequence[str], manifests: Sequence[Path]) -> dict[str, Path]:
+    """Return each run's manifest, given both in the same order; `UserError` unless there is one each, and one at least."""
+    if not runs or len(runs) != len(manifests):
+        raise UserError(
+            f"the specification names {len(runs)} runs, and {len(manifests)} manifests are given; give one each"
+        )
+    return dict(zip(runs, manifests, strict=True))

@@ -6,6 +6,15 @@
     --output RUN/features/steps000000-000100.json
 
 writes float32 arrays, .npy, into RUN/features/steps000000-000100 and RUN/logits/steps000000-000100.
+
+Specification:
+  run          the run's name, for messages
+  network      {"module", and the module's options}
+  precision    auto, float32, tf32, bf16 or float64
+  batch_size   images per forward pass; compile: whether the network is compiled where that pays
+  layers       ["embedding"], "hidden" (every other probe point), or names of probe points
+  steps        evaluations, whose weights are beside --training
+  input_layer  "pixels" or "mean": the features of the probe point `input`
 """
 
 from __future__ import annotations

@@ -1,4 +1,10 @@
-"""Put the experiment's numbers beside the published ones: a table "paper / authors' code / here" with differences."""
+"""Put the experiment's numbers beside the published ones: a table "paper / authors' code / here" with differences.
+
+Specification:
+  published   the published numbers, as in workflow/resources/published.yaml
+  labels      {"true", "random", "overfit"}: the label set of each kind of run
+  knn         name of the k-NN probe, or null
+"""
 
 from __future__ import annotations
 

@@ -1,6 +1,10 @@
 """Write the experiment's page: verdicts, figures, training curves, numbers beside the paper, provenance.
 
 The page holds everything in itself and opens from disk without a network.
+
+Specification:
+  config   the configuration that the page shows, complete
+  page     digests of the page's template and style (optional)
 """
 
 from __future__ import annotations

@@ -224,7 +224,7 @@ def test_the_tool_names_what_is_wrong_in_one_sentence(words: list[str], said: st
     assert "Traceback" not in done.stderr
 
 
-@pytest.mark.parametrize("command", ["", "verdicts", "why", "verify", "pack", "unpack", "disk"])
+@pytest.mark.parametrize("command", ["", "verdicts", "why", "verify", "pack", "unpack", "disk", "compare"])
 def test_every_subcommand_explains_itself(command: str) -> None:
     words = [sys.executable, SCRIPTS / "results.py", *filter(None, [command])]
     done = subprocess.run([*words, "--help"], capture_output=True, text=True, check=False)

@@ -25,6 +25,8 @@ from dnn_or_knn.runtime import results
 PUBLISHED = yaml.safe_load((ROOT / "workflow/resources/published.yaml").read_text(encoding="utf-8"))
 ARCHITECTURES, DEEP = ["mlp640", "lenet", "wrn-28-10"], "wrn-28-10"
 LABELS = {"true": "true-labels", "random": "random-labels", "overfit": "overfit"}
+#: The same as a job is told them.
+SHOWN = LABELS | {"random_layers": LABELS["random"]}
 PROBES = ("knn", "svm", "lr")
 REPLICATES = 40
 
@@ -268,7 +270,7 @@ def study(worlds: list[World], *, noise: float = 1e-3, **values: Any) -> Study:
     facts: dict[str, Any] = {
         "architectures": ARCHITECTURES,
         "datasets": list(dict.fromkeys(run[0] for run in worlds[0].runs)),
-        "labels": LABELS,
+        "labels": SHOWN,
     }
     facts |= {"architecture": DEEP, "probes": {name: name for name in PROBES}, "thresholds": thresholds(), **values}
     measures, replicates, runs = as_tables(worlds, noise=noise)

@@ -9,13 +9,13 @@ from dnn_or_knn.runtime import command_line, files
 
 EPILOG = """
 Specification:
-  choices        [{"name": name, "roles": {"knn": model, "svm": model, "lr": model}, "divergence": "d_kl" or "d_kl_column"}],
-                 in the order of the rows; "as configured", with which the others are compared, first
+  choices        [{"name", "roles": {"knn": model, "svm": model, "lr": model}, "divergence": "d_kl" or "d_kl_column"}, ...];
+                 the first is called "as configured", and the others are compared with it
   claims         {threshold: value}: the configuration's block, complete (docs/claims.md)
   style          of the figure (optional)
   architectures  from shallow to deep
   datasets       in the order of the figures
-  labels         {"true", "random", "random_layers" (optional), "overfit"}: the label set of each kind of run
+  labels         {"true", "random", "random_layers", "overfit"}: the label set of each kind of run
   architecture   the network of figures 4 to 7
 """
 
@@ -28,7 +28,7 @@ def main(args: argparse.Namespace) -> None:
     from dnn_or_knn.runtime import results
 
     spec = args.spec
-    wanted = choices_words.ordered(spec)
+    wanted = choices_words.checked(spec)
     look = style.style(spec)
     results.read(args.measures, [tables.MEASURES, tables.REPLICATES, tables.RUNS])
     judged = choices_words.judge(effects.read(args.measures.parent), spec, wanted)
@@ -42,7 +42,7 @@ def main(args: argparse.Namespace) -> None:
     flips = choices.changes(judged)
     facts = {
         "choices": [
-            what | {"verdicts": choices_words.verdicts(judged[name]), "changes": flips.get(name, [])}
+            {"name": name, **what, "verdicts": choices_words.verdicts(judged[name]), "changes": flips.get(name, [])}
             for name, what in wanted.items()
         ],
         "claims": [{"claim": panel.number, "title": panel.title, "shown": panel.part} for panel in shown],

@@ -12,7 +12,7 @@ Specification:
   claims         {threshold: value}: the configuration's block, complete (docs/claims.md)
   architectures  from shallow to deep
   datasets       in the order of the figures
-  labels         {"true", "random", "random_layers" (optional), "overfit"}: the label set of each kind of run
+  labels         {"true", "random", "random_layers", "overfit"}: the label set of each kind of run
   architecture   the network of figures 4 to 7
   probes         names of the probes; "knn", "svm" and "lr" are judged
 """

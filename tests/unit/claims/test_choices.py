@@ -24,7 +24,7 @@ from dnn_or_knn.report import page
 from dnn_or_knn.runtime import files
 from dnn_or_knn.runtime.errors import UserError
 from matplotlib.figure import Figure
-from published_tables import as_tables, published, thresholds
+from published_tables import SHOWN, as_tables, published, thresholds
 
 SCRIPTS = ROOT / "workflow" / "scripts"
 
@@ -41,10 +41,10 @@ SPEC: dict[str, Any] = {
     "style": {},
     "architectures": ["mlp640", "lenet", "wrn-28-10"],
     "datasets": ["cifar10"],
-    "labels": {"true": "true-labels", "random": "random-labels", "overfit": "overfit"},
+    "labels": SHOWN,
     "architecture": "wrn-28-10",
 }
-NAMES = [what["name"] for what in SPEC["choices"]]
+NAMES = [choice["name"] for choice in SPEC["choices"]]
 
 
 def measured() -> tuple[pd.DataFrame, dict[str, np.ndarray], pd.DataFrame]:
@@ -73,7 +73,7 @@ def data() -> effects.Data:
 
 @pytest.fixture(scope="module")
 def judged(data) -> choices.Judged:
-    return choices_words.judge(data, SPEC, choices_words.ordered(SPEC))
+    return choices_words.judge(data, SPEC, choices_words.checked(SPEC))
 
 
 @pytest.fixture(scope="module")
@@ -128,7 +128,7 @@ def test_a_missing_run_is_inconclusive_for_every_choice():
         {name: values[kept] for name, values in replicates.items()},
         runs[runs.labels != "overfit"].to_dict("records"),
     )
-    without = choices_words.judge(left, SPEC, choices_words.ordered(SPEC))
+    without = choices_words.judge(left, SPEC, choices_words.checked(SPEC))
     assert {words(without, choice)[7] for choice in without} == {INCONCLUSIVE}
     panel = choices.panels(without)[6]
     assert {row.note for row in panel.rows} == {"run missing: cifar10/wrn-28-10/overfit"}
@@ -294,14 +294,14 @@ def shape_of_the_page(manifest: Path) -> None:
 @pytest.mark.parametrize(
     ("change", "said"),
     [
-        (SPEC["choices"][1], "no 'as configured'"),
-        (SPEC["choices"][0] | {"roles": {"kn": "knn"}}, "did you mean 'knn'"),
-        (SPEC["choices"][0] | {"divergence": "d_kl_colunm"}, "did you mean 'd_kl_column'"),
+        ({"choices": SPEC["choices"][1:]}, "no 'as configured'"),
+        ({"choices": [SPEC["choices"][0] | {"roles": {"kn": "knn"}}]}, "did you mean 'knn'"),
+        ({"choices": [SPEC["choices"][0] | {"divergence": "d_kl_colunm"}]}, "did you mean 'd_kl_column'"),
     ],
 )
 def test_bad_choices_are_refused(change, said):
     with pytest.raises(UserError, match=re.escape(said)):
-        choices_words.ordered({"choices": [change]})
+        choices_words.checked(SPEC | change)
 
 
 def test_documentation_names_every_choice_of_the_overlay():

@@ -5,7 +5,6 @@ from __future__ import annotations
 import json
 import os
 import subprocess
-import sys
 from pathlib import Path
 from typing import Any
 
@@ -16,6 +15,7 @@ from dnn_or_knn.data import label_sets
 from dnn_or_knn.data.store import LABELS_ARRAYS, load_labels, load_true_labels
 from dnn_or_knn.runtime import files, results
 from dnn_or_knn.runtime.errors import UserError
+from forking import python
 from hypothesis import assume, given, settings
 from hypothesis import strategies as st
 from scipy.stats import chisquare
@@ -210,7 +210,7 @@ def command(store: Path, output: Path, **changes: Any) -> subprocess.CompletedPr
         str(output.parent / "labels.log"),
     ]
     return subprocess.run(
-        [sys.executable, str(SCRIPTS / "labels.py"), *words], capture_output=True, text=True, timeout=60, check=False
+        [python(), str(SCRIPTS / "labels.py"), *words], capture_output=True, text=True, timeout=60, check=False
     )
 
 

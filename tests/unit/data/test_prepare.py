@@ -15,6 +15,7 @@ import tiny_torchvision as tiny
 from conftest import SCRIPTS
 from dnn_or_knn.data.store import STORE_ARRAYS, load_store
 from dnn_or_knn.runtime import files
+from forking import python
 
 DIGITS = {"dataset": "digits", "loader": "digits", "channels": 1, "size": 8, "classes": 10}
 #: Runs the script in a process whose torchvision knows the tiny files of a local server.
@@ -34,7 +35,7 @@ def words(spec: dict[str, Any], root: Path, store: Path, *more: str) -> list[str
 
 
 def command(*arguments: str) -> subprocess.CompletedProcess[str]:
-    script = [sys.executable, str(SCRIPTS / "prepare.py")]
+    script = [python(), str(SCRIPTS / "prepare.py")]
     return subprocess.run([*script, *arguments], capture_output=True, text=True, timeout=120, check=False)
 
 

@@ -6,7 +6,6 @@ import functools
 import importlib
 import json
 import subprocess
-import sys
 from pathlib import Path
 from typing import Any
 
@@ -21,6 +20,7 @@ from dnn_or_knn.figures import table as figures
 from dnn_or_knn.runtime import results
 from dnn_or_knn.runtime.code_digest import code_digest
 from dnn_or_knn.runtime.errors import UserError
+from forking import python
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 from matplotlib.text import Text
@@ -361,7 +361,7 @@ def test_a_change_of_one_figure_makes_only_that_one_stale() -> None:
 
 def command(script: str, spec: dict[str, Any], *arguments: object) -> subprocess.CompletedProcess:
     """Run a stage script."""
-    words = [sys.executable, str(SCRIPTS / script), "--spec", json.dumps(spec), *map(str, arguments)]
+    words = [python(), str(SCRIPTS / script), "--spec", json.dumps(spec), *map(str, arguments)]
     return subprocess.run(words, capture_output=True, text=True, timeout=120)
 
 

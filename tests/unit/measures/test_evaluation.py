@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import json
 import subprocess
-import sys
 from pathlib import Path
 from typing import Any
 
@@ -15,6 +14,7 @@ from conftest import SCRIPTS
 from dnn_or_knn.measures import tables
 from dnn_or_knn.runtime import files
 from dnn_or_knn.runtime.results import write as listed
+from forking import python
 
 TRAIN, TEST, CLASSES, STEPS = 60, 40, 4, [0, 10, 20]
 PROBES = {
@@ -93,7 +93,7 @@ def _manifest(folder: Path, name: str, arrays: dict[str, np.ndarray], **facts: A
 
 
 def command(script: str, *words: str | Path, **values: Any) -> subprocess.CompletedProcess[str]:
-    line = [sys.executable, str(SCRIPTS / script), "--spec", json.dumps(values), *map(str, words)]
+    line = [python(), str(SCRIPTS / script), "--spec", json.dumps(values), *map(str, words)]
     return subprocess.run(line, capture_output=True, text=True)
 
 

@@ -445,14 +445,16 @@ def test_equal_runs_give_equal_bytes_whatever_is_evaluated_or_saved(tmp_path):
     assert rows[0] == [[*row[:4], "", ""] if number else row for number, row in enumerate(rows[1])]
 
 
-@pytest.mark.parametrize("network", [WRN, LENET, MLP], ids=["wrn", "lenet", "mlp"])
+@pytest.mark.parametrize(
+    "network", [pytest.param(WRN, marks=pytest.mark.slow), LENET, MLP], ids=["wrn", "lenet", "mlp"]
+)
 def test_equal_runs_give_equal_weights_with_several_threads_too(network):
     found = []
     try:
         torch.set_num_threads(2)
         for _ in range(3):
             trainer = trainer_of(network, batch_size=100)
-            for _ in range(12):
+            for _ in range(5):
                 trainer.advance()
             trainer.close()
             found.append(trainer.weights())

@@ -21,12 +21,12 @@ COLUMNS = [
 ]
 
 
-def ordered(spec: Mapping[str, Any]) -> dict[str, dict[str, Any]]:
-    """Return the choices by name, in the order of the rows; a bad one raises `UserError`."""
-    choices = {what["name"]: what for what in spec["choices"]}
-    if REFERENCE not in choices:
+def checked(spec: Mapping[str, Any]) -> dict[str, dict[str, Any]]:
+    """Return the choices by name, "as configured" first; a bad one raises `UserError`."""
+    choices = {what["name"]: {key: what[key] for key in ("roles", "divergence")} for what in spec["choices"]}
+    if next(iter(choices), None) != REFERENCE:
         raise UserError(
-            f"the specification's choices have no '{REFERENCE}', with which the others are compared; add it"
+            f"the specification's choices have no '{REFERENCE}' in front, with which the others are compared; add it"
         )
     for name, what in choices.items():
         for role in what["roles"]:
@@ -68,8 +68,6 @@ def verdicts(claims: list[Claim]) -> list[dict[str, Any]]:
 
 def table(shown: list[Panel]) -> pd.DataFrame:
     """Return one row per choice and claim: the verdict, what changed, and what the figure shows of it."""
-    import pandas as pd
-
     rows = []
     for position in range(len(shown[0].rows)):
         for panel in shown:

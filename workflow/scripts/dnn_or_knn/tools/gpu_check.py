@@ -87,18 +87,19 @@ def start_log(path: Path) -> None:
 def work(names: list[str], path: Path, channel: Connection) -> None:
     """Lease a card and make some checks; a process's whole life."""
     start_log(path)
-    from . import card_checks
+    from .card import Card
+    from .card_checks import CHECKS
 
     def say(kind: str, what: Any) -> None:
         channel.send((kind, what))
 
     try:
-        card = card_checks.Card.leased()
+        card = Card.leased()
     except UserError as error:
         say(NONE, sentence(error))
         return
     say(CARD, card.described())
-    check_all(names, card_checks.CHECKS, card, say)
+    check_all(names, CHECKS, card, say)
 
 
 def supervise(

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import copy
+import json
 import re
 import subprocess
 import sys
@@ -18,6 +19,7 @@ from dnn_or_knn.plan.configuration import load_overlays, resolve
 from dnn_or_knn.plan.reading import mistake_in, readable, with_source
 from dnn_or_knn.plan.registry import ARCHITECTURES
 from dnn_or_knn.plan.schema import load_schema
+from dnn_or_knn.plan.specifications import Jobs
 from dnn_or_knn.runtime.errors import UserError
 from snakemake.utils import update_config
 
@@ -61,6 +63,12 @@ def test_the_paper_has_its_runs_and_evaluations() -> None:
 def test_a_resolved_configuration_resolves_to_itself(names: list[str]) -> None:
     once = resolve(overlays(*names))
     assert resolve(once) == once
+
+
+@pytest.mark.parametrize("names", [[], ["demo.yaml"], ["cpu.yaml"], ["demo.yaml", "authors.yaml", "authors-demo.yaml"]])
+def test_no_figure_lacks_a_run(names: list[str]) -> None:
+    jobs = Jobs(runs.create(overlays(*names)))
+    assert [json.loads(jobs.figure({"figure": number}))["missing"] for number in range(1, 8)] == [[]] * 7
 
 
 def test_every_overlay_is_tested() -> None:

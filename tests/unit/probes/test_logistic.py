@@ -153,7 +153,7 @@ def true_l1_gap(x: np.ndarray, signs: np.ndarray, w: np.ndarray, C: float = 1.0)
     return float((primal - dual) / primal)
 
 
-@settings(max_examples=30, deadline=None)
+@settings(max_examples=20, deadline=None)
 @given(
     seed=st.integers(0, 10**6),
     classes=st.integers(2, 5),

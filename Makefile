@@ -1,4 +1,4 @@
-# make demo    the whole paper on the bundled digits: figures, verdicts, report
+# make demo    the whole paper on the bundled Fashion-MNIST at 14 × 14: figures, verdicts, report
 # make test    format, lint, types and the quick tests
 # make help    the rest
 
@@ -17,7 +17,7 @@ PYTEST ?=
 
 help:
 	@echo 'make setup     install everything into .venv'
-	@echo 'make demo      the whole paper on the bundled digits (2 minutes on 2 cores)'
+	@echo 'make demo      the whole paper on bundled images (2 minutes on 2 cores)'
 	@echo 'make paper     the paper itself: downloads the data sets, wants a GPU'
 	@echo 'make test      format, lint, types, and the quick tests'
 	@echo 'make test-all  make test, and the long tests: every kill, every fault, a real SLURM'

@@ -34,6 +34,7 @@ try:
         {} if workflow.modifier.skip_configfile else workflow.config_settings.config,
         # A module's configuration is not frozen: Snakemake leaves its `onstart` out.
         remote=not workflow.is_main_process and workflow.modifier.is_main_snakefile(),
+        local=workflow.resource_settings.nodes is None,
     )
 except UserError as error:
     raise WorkflowError(str(error))
@@ -44,25 +45,22 @@ RUN = f"{RESULTS}/{{dataset}}/{{architecture}}/{{labels}}/seed{{seed}}"
 # How jobs run. It reaches them as resources, since a changed parameter would make them stale.
 SCRIPTS = startup.scripts()
 DEVICE = jobs.config["device"]
+BESIDE = jobs.config["jobs"]["probes_beside_training"]
 # Which executor it is, Snakemake knows only after this file is read; of a dry run's, `--jobs` alone tells.
-GPU = startup.gpu(
+GPU, PROBE_GPU = startup.gpu(
     DEVICE,
     lambda: (
         workflow.resource_settings.nodes is None
         if workflow.dryrun
         else workflow.local_exec and not workflow.remote_exec
     ),
+    BESIDE,
 )
-if (
-    workflow.resource_settings.nodes is None
-    and startup.local_gpus()
-    and "gpu" not in workflow.global_resources
-):
+if workflow.resource_settings.nodes is None and startup.local_gpus():
     # One job more than they take: it starts, loads its libraries, and waits for the first place that another gives back.
-    workflow.register_resource(
-        "gpu",
-        startup.local_gpus() * (1 + jobs.config["jobs"]["probes_beside_training"]) + 1,
-    )
+    for resource, places in {"gpu": 1, "gpu_place": BESIDE}.items():
+        if resource not in workflow.global_resources:
+            workflow.register_resource(resource, startup.local_gpus() * places + 1)
 ROOT = jobs.config["data"]["root"]
 DOWNLOAD = "download" if jobs.config["data"]["download"] else "no-download"
 SAVE_EVERY = str(jobs.config["jobs"]["save_every"])
@@ -118,7 +116,4 @@ rule all:
     localrule: True
 
 
-# The logger names them to whoever misspells one.
-os.environ["DNN_OR_KNN_TARGETS"] = " ".join(
-    made.name for made in workflow.rules if not made.has_wildcards()
-)
+startup.tell_targets(workflow.rules)

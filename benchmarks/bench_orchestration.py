@@ -46,9 +46,9 @@ finally:
 IMPORTS = {
     "prepare": "from dnn_or_knn.data.loaders import common; from dnn_or_knn.runtime import provenance",
     "labels": "from dnn_or_knn.data import label_sets; from dnn_or_knn.runtime import provenance",
-    "train": "import torch; from dnn_or_knn.networks import build; from dnn_or_knn.training import run",
-    "features": "import numpy; from dnn_or_knn.features import extraction; from dnn_or_knn.networks import build",
-    "probe": "from dnn_or_knn.data import store; from dnn_or_knn.probes import common; common.load('svm')",
+    "train": "from dnn_or_knn.training import job",
+    "features": "from dnn_or_knn.features import job",
+    "probe": "from dnn_or_knn.probes import common, job; common.load('svm')",
     "measures": "import numpy; from dnn_or_knn.measures import bootstrap, formulas, tables",
     "collect": "import numpy, pandas; from dnn_or_knn.measures import tables",
     "figure": "from dnn_or_knn.figures import style; from dnn_or_knn.measures import tables",
@@ -71,24 +71,21 @@ if {gpu}:
     time.sleep({hold})
     with open("gpu.jsonl", "a") as file:
         file.write(json.dumps([begin, time.time()]) + "\\n")
-for option in ("--checkpoints", "--features", "--logits", "--output"):
-    if option in words and not Path(words[option]).suffix:
-        Path(words[option]).mkdir(parents=True, exist_ok=True)
-for option in ("--manifest", "--history"):
-    if option in words:
-        Path(words[option]).write_text("{{}}")
-if "--manifest" in words:
-    Path(words["--manifest"]).with_suffix(".provenance.json").write_text("{{}}")
-else:
-    for name in {made}:
-        for folder in (words.get("--store"), words.get("--output")):
-            if folder:
-                (Path(folder) / name).touch()
+manifest = Path(words["--output"])
+for place in {made}:
+    path = manifest.parent / place.format(name=manifest.stem)
+    path.parent.mkdir(parents=True, exist_ok=True)
+    path.touch() if path.suffix else path.mkdir(exist_ok=True)
+for path in (manifest, manifest.with_suffix(".provenance.json")):
+    path.write_text("{{}}")
 """
+#: What a stand-in leaves beside its manifest, by the manifest's name.
 MADE = {
-    "prepare": [f"{split}_{what}.npy" for split in ("train", "test") for what in ("images", "labels")]
-    + ["store.json", "store.provenance.json"],
-    "labels": ["indices.npy", "labels.npy", "labels.json", "labels.provenance.json"],
+    "prepare": [f"{split}_{what}.npy" for split in ("train", "test") for what in ("images", "labels")],
+    "labels": ["indices.npy", "labels.npy"],
+    "train": ["checkpoints", "history.csv"],
+    "features": ["{name}", "../logits/{name}"],
+    "probe": ["{name}"],
 }
 #: Two of config.yaml's runs, each 1 training, 2 extractions and 6 probe jobs.
 PROBES, SHARDS = ("knn", "svm", "lr"), ("steps000000-025000", "steps026000-050000")

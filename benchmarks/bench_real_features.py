@@ -56,7 +56,7 @@ HEAD = (
 
 
 class Evaluation(NamedTuple):
-    """Features that a run has on disk, one step and layer of them, and the folder of its labels."""
+    """Features that a run has on disk, one step and layer of them, and the manifest of its labels."""
 
     run: str
     step: int
@@ -92,7 +92,9 @@ def evaluations(results: Path, wanted: str) -> Iterator[Evaluation]:
             step, layer = path.name[len("step") : -len("_train.npy")].split("_", 1)
             name = str(run.relative_to(results))
             if not wanted or any(word in f"{name}/{int(step)}/{layer}" for word in wanted.split(",")):
-                yield Evaluation(name, int(step), layer, folder, results / dataset / "labels" / labels / seed)
+                yield Evaluation(
+                    name, int(step), layer, folder, results / dataset / "labels" / labels / seed / "labels.json"
+                )
 
 
 def competitor(probe: str, train: np.ndarray, labels: np.ndarray, test: np.ndarray) -> None:

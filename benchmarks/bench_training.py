@@ -201,21 +201,21 @@ def features(name: str, count: int, device: torch.device, precision: str, folder
     pixels = np.random.default_rng(0).integers(256, size=(count, 3, SIZE, SIZE), dtype=np.uint8)
     splits = {"train": pixels[count // 6 :], "test": pixels[: count // 6]}
     spec = {"batch_size": 1000, "compile": True}
-    job = extraction.Job(
-        run=name,
-        network=net,
-        points=extraction.select(net, ["embedding"]),
-        logits=True,
-        input_layer="pixels",
-        steps=steps,
-        splits=splits,
-        how=extraction.arithmetic(net, splits, spec, kept=EVALUATIONS, device=device, precision=precision),
-        checkpoints=folder / "checkpoints",
-        listing=files.listing(folder / "checkpoints"),
-        state=extraction.open_state(folder / "state", "bench"),
-    )
-    extraction.extract(job, device=device)
-    finished = sorted(path.stat().st_mtime for path in job.state.glob("step*.json"))
+    with resume.opened(folder / "state", "bench") as state:
+        job = extraction.Job(
+            run=name,
+            network=net,
+            points=extraction.select(net, ["embedding"]),
+            input_layer="pixels",
+            steps=steps,
+            splits=splits,
+            how=extraction.arithmetic(net, splits, spec, kept=EVALUATIONS, device=device, precision=precision),
+            checkpoints=folder / "checkpoints",
+            listing=files.listing(folder / "checkpoints"),
+            state=state,
+        )
+        extraction.extract(job, device=device)
+    finished = sorted(path.stat().st_mtime for path in state.folder.glob("step*.json"))
     return (EVALUATIONS - 1) * count / (finished[-1] - finished[0])
 
 
@@ -223,7 +223,7 @@ def forward_alone(name: str, count: int, device: torch.device, precision: str) -
     """Return the images per second of extraction's forward pass, on one batch again and again."""
     net = create(NETWORKS[name], channels=3, size=SIZE, classes=CLASSES)
     net = net.to(device=device, memory_format=torch.channels_last).eval()
-    run = extraction.forward_function(net, ["embedding"], True, device=device, precision=precision)
+    run = extraction.forward_function(net, ["embedding"], device=device, precision=precision)
     if device.type == "cuda":
         run = numerics.compiled(run, device)
     size = 1000 if device.type == "cuda" else extraction.CPU_BATCH

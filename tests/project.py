@@ -14,6 +14,7 @@ from typing import Any
 
 import pytest
 from conftest import ROOT
+from forking import python
 
 PARTS = ("Snakefile", "config.yaml", "config", "workflow", "profiles", "envs")
 JOB = re.compile(r"^(?:local)?rule (\w+):\n((?:    .*\n)*)", re.MULTILINE)
@@ -32,11 +33,14 @@ class Project:
                 shutil.copytree(source, folder / part, ignore=shutil.ignore_patterns("__pycache__"))
             else:
                 shutil.copy2(source, folder / part)
-        shutil.copy2(ROOT / "tests" / "workflow" / "tiny.yaml", folder / "tiny.yaml")
+        for overlay in (ROOT / "tests" / "workflow").glob("*.yaml"):
+            shutil.copy2(overlay, folder)
 
-    def start(self, *arguments: str, overlays: tuple[str, ...] = ("tiny.yaml",), **options: Any) -> subprocess.Popen:
-        """Start Snakemake here, or with the options of `Popen` that are given."""
-        command = [sys.executable, "-m", "snakemake", *arguments, "--configfile", *overlays]
+    def start(
+        self, *arguments: str, overlays: tuple[str, ...] = ("tiny.yaml",), forked: bool = False, **options: Any
+    ) -> subprocess.Popen:
+        """Start Snakemake here, or with the options of `Popen` that are given; `forked`: it and its jobs as forks."""
+        command = [python() if forked else sys.executable, "-m", "snakemake", *arguments, "--configfile", *overlays]
         settings = {
             "cwd": self.folder,
             "env": {**os.environ, "PYTHONDONTWRITEBYTECODE": "1"},
@@ -49,8 +53,8 @@ class Project:
     def snakemake(
         self, *arguments: str, overlays: tuple[str, ...] = ("tiny.yaml",), check: bool = True, **options: Any
     ) -> str:
-        """Run Snakemake here to its end and return what it printed."""
-        child = self.start(*arguments, overlays=overlays, **options)
+        """Run Snakemake here to its end, as a fork, and return what it printed."""
+        child = self.start(*arguments, overlays=overlays, forked=True, **options)
         output, _ = child.communicate()
         assert not check or child.returncode == 0, output
         return output
@@ -67,10 +71,8 @@ class Project:
         return jobs - {("all",), ("training",), *((f"figure{number}",) for number in range(1, 8))}
 
     def python(self, *arguments: str) -> subprocess.CompletedProcess[str]:
-        """Run one of the project's scripts here."""
-        return subprocess.run(
-            [sys.executable, *arguments], cwd=self.folder, capture_output=True, text=True, check=False
-        )
+        """Run one of the project's scripts here, as a fork."""
+        return subprocess.run([python(), *arguments], cwd=self.folder, capture_output=True, text=True, check=False)
 
 
 def manifests(results: Path) -> dict[str, str]:

@@ -19,12 +19,14 @@ from conftest import ROOT
 from dnn_or_knn.claims import effects
 from dnn_or_knn.claims.study import Study
 from dnn_or_knn.measures import tables
-from dnn_or_knn.plan import configuration
-from dnn_or_knn.runtime import files
+from dnn_or_knn.plan import schema as plan_schema
+from dnn_or_knn.runtime import results
 
 PUBLISHED = yaml.safe_load((ROOT / "workflow/resources/published.yaml").read_text(encoding="utf-8"))
 ARCHITECTURES, DEEP = ["mlp640", "lenet", "wrn-28-10"], "wrn-28-10"
 LABELS = {"true": "true-labels", "random": "random-labels", "overfit": "overfit"}
+#: The same as a job is told them.
+SHOWN = LABELS | {"random_layers": LABELS["random"]}
 PROBES = ("knn", "svm", "lr")
 REPLICATES = 40
 
@@ -252,14 +254,14 @@ def write(folder: Path, measures: pd.DataFrame, replicates: dict[str, np.ndarray
     """Write tables as the experiment's stage does, and return the folder."""
     written = tables.write(folder, measures, replicates)
     runs.to_csv(folder / tables.RUNS, index=False)
-    files.write_json(folder / tables.MANIFEST, {"files": files.listing(folder, [*written, tables.RUNS])})
+    results.write(folder / "measures.json", {}, [*written, folder / tables.RUNS])
     return folder
 
 
 def thresholds(**changed: Any) -> dict[str, Any]:
     """Return the configuration's thresholds with some changed."""
     block: dict[str, Any] = {}
-    configuration.fill(block, configuration.load_schema()["properties"]["claims"])
+    plan_schema.fill(block, plan_schema.load_schema()["properties"]["claims"])
     return block | changed
 
 
@@ -268,7 +270,7 @@ def study(worlds: list[World], *, noise: float = 1e-3, **values: Any) -> Study:
     facts: dict[str, Any] = {
         "architectures": ARCHITECTURES,
         "datasets": list(dict.fromkeys(run[0] for run in worlds[0].runs)),
-        "labels": LABELS,
+        "labels": SHOWN,
     }
     facts |= {"architecture": DEEP, "probes": {name: name for name in PROBES}, "thresholds": thresholds(), **values}
     measures, replicates, runs = as_tables(worlds, noise=noise)

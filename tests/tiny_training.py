@@ -78,12 +78,9 @@ def stage(tmp_path: Path, spec: dict[str, Any], out: str = "run") -> list[str]:
         )
     run = tmp_path / out
     places = {
-        "--store": store,
-        "--labels": labels,
-        "--checkpoints": run / "checkpoints",
-        "--manifest": run / "training.json",
-        "--history": run / "history.csv",
-        "--state": run / ".state" / "train",
+        "--store": store / "store.json",
+        "--labels": labels / "labels.json",
+        "--output": run / "training.json",
     }
     command = [sys.executable, str(SCRIPTS / "train.py"), "--spec", json.dumps(spec), "--device", "cpu"]
     return command + [str(word) for pair in places.items() for word in pair]

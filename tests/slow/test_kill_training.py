@@ -47,7 +47,7 @@ def test_training_survives_kills_at_random_moments(tmp_path, shuffle):
             files.remove(run / output)  # as Snakemake does before it starts a job
         process = started(command, "--save-every", str(rng.choice([0.0, 0.02, 0.1])))
         if kills < KILLS:
-            wait_until_open(run / ".state" / "train", process)
+            wait_until_open(run / ".state" / "training", process)
             time.sleep(rng.random() ** 2 * 1.5)
             process.kill()
         _, text = process.communicate()
@@ -74,8 +74,8 @@ def test_kills_while_results_are_put_into_place_lose_nothing(tmp_path):
     rng = random.Random(0)
     for number in range(4):
         process = started(command)
-        wait_until_open(run / ".state" / "train", process)
-        while number == 0 and not list((run / ".state" / "train").glob("state-*")) and process.poll() is None:
+        wait_until_open(run / ".state" / "training", process)
+        while number == 0 and not list((run / ".state" / "training").glob("state-*")) and process.poll() is None:
             time.sleep(0.001)
         time.sleep(rng.random() * 0.1)
         process.kill()

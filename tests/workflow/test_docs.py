@@ -86,6 +86,7 @@ def test_a_claim_added_literally_is_judged(finished: Project) -> None:
         assert claims[0]["claim"] == 10 and claims[0]["verdict"] in VERDICTS
     finally:
         path.write_text(text)
+        path.with_name("generalization.py").unlink(missing_ok=True)
         finished.snakemake("--cores", "2")
 
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import re
 from collections import Counter
+from pathlib import Path
 from typing import Any
 
 import pytest
@@ -18,6 +19,7 @@ ONCE = {"figure": 7, "collect": 1, "claims": 1, "published": 1, "training_curves
 PLANS = {
     (): {"prepare": 3, "labels": 9, "train": 15, "features": 49, "probe": 147, "measures": 15},
     ("authors.yaml",): {"prepare": 3, "labels": 12, "train": 18, "features": 55, "probe": 165, "measures": 18},
+    ("short.yaml",): {"prepare": 3, "labels": 9, "train": 15, "features": 43, "probe": 129, "measures": 15},
     ("cpu.yaml",): {"prepare": 3, "labels": 9, "train": 15, "features": 27, "probe": 81, "measures": 15},
     ("demo.yaml",): {"prepare": 1, "labels": 3, "train": 5, "features": 7, "probe": 21, "measures": 5},
     ("demo.yaml", "choices.yaml"): {
@@ -43,12 +45,19 @@ def test_a_wrong_key_stops_before_anything_is_written(project: Project) -> None:
     assert not (project.folder / "results").exists()
 
 
-def test_the_command_line_takes_what_is_in_brackets(project: Project) -> None:
+def test_the_command_line_takes_what_is_in_brackets(project: Project, tmp_path: Path) -> None:
     """The README's way to use data sets that are there."""
+    datasets = tmp_path / "datasets"
+    datasets.mkdir()
     output = project.snakemake(
-        "--dry-run", "--config", "data={root: /datasets, download: false}", "seeds=[3]", "--printshellcmds"
+        "--dry-run",
+        "--config",
+        f"data={{root: {datasets}, download: false}}",
+        "seeds=[3]",
+        "--printshellcmds",
+        overlays=("config/cpu.yaml",),
     )
-    assert "--root /datasets --no-download" in output
+    assert f"--root {datasets} --no-download" in output
     assert "labels=true-labels, seed=3" in output and "seed=0" not in output
 
 

@@ -94,7 +94,9 @@ def submitted(project: Project, *arguments: str, tiny: dict[str, str]) -> dict[s
     for name in list(environment):
         if name.startswith(("SLURM_", "SBATCH_")):
             del environment[name]
-    project.snakemake("--profile", "profiles/slurm", *arguments, check=False, env=environment)
+    # What is refused is not to be waited for.
+    hasty = ("--retries", "0", "--slurm-init-seconds-before-status-checks", "1", "--latency-wait", "1")
+    project.snakemake("--profile", "profiles/slurm", *hasty, *arguments, check=False, env=environment)
     lines = log.read_text() if log.exists() else ""
     return {line.split("rule_")[-1].split("_")[0]: line for line in lines.splitlines() if line.strip()}
 

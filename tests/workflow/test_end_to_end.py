@@ -90,7 +90,7 @@ def test_the_state_of_finished_jobs_is_cleared_away(finished: Project) -> None:
 def test_the_page_holds_everything_in_itself(finished: Project) -> None:
     page = (results(finished) / "report.html").read_text()
     assert len(re.findall(r'<img src="data:image/png', page)) == 9
-    assert not re.findall(r'(?:src|href)="(?!data:|#)', page)
+    assert set(re.findall(r'(?:src|href)="((?!data:|#)[^"]*)', page)) == {"https://arxiv.org/abs/1805.06822"}
     assert len(re.findall(r"<img [^>]*alt=\"[^\"]{20,}\"", page)) == 9
     assert "<script" not in page
 
@@ -100,12 +100,16 @@ def test_the_page_is_in_order_for_eyes_and_screen_readers(finished: Project) -> 
     ids = re.findall(r' id="([^"]+)"', page)
     assert len(ids) == len(set(ids))
     assert set(re.findall(r'aria-labelledby="([^"]+)"', page)) | set(re.findall(r'href="#([^"]+)"', page)) <= set(ids)
-    sections = ["verdicts", "figures", "training", "beside", "gaps", "provenance", "configuration"]
-    assert [name for name in ids if name in sections] == ["verdicts", "figures", "training", *sections[3:]]
+    sections = ["verdicts", "runs", "figures", "training", "beside", "gaps", "provenance", "configuration"]
+    assert [name for name in ids if name in sections] == sections
     figures = [name.removesuffix("-figure") for name in re.findall(r'<figure id="([\w-]+)">', page)]
     assert figures == ["claims", *(f"figure{number}" for number in range(1, 8)), "training"]
     for name, whole in zip(figures, re.findall(r"<figure.*?</figure>", page, re.DOTALL), strict=True):
-        assert f'download="{name}.csv"' in whole and "<code>snakemake --cores all results/tiny/" in whole
+        assert (
+            f'download="{name}.csv"' in whole
+            and f'download="{name}.pdf"' in whole
+            and "<code>snakemake --cores all results/tiny/" in whole
+        )
     levels = [int(level) for level in re.findall(r"<h(\d)", page)]
     assert levels[0] == 1 and levels.count(1) == 1 and max(b - a for a, b in pairwise(levels)) <= 1
     assert page.count("<table") == page.count("<caption") and 'href="#main"' in page

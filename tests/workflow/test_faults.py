@@ -15,6 +15,12 @@ from project import Project, same_results, small_disk
 
 pytestmark = [pytest.mark.xdist_group("finished")]
 RUN = "results/tiny/digits/wrn-10-1/true-labels/seed0"
+#: stage → what it needs.
+BEFORE = {
+    "train": "results/tiny/digits/labels/true-labels/seed0/labels.json",
+    "features": f"{RUN}/training.json",
+    "probe": f"{RUN}/features/layers000008.json",
+}
 #: stage → what to ask for so that it runs last.
 STAGES = {
     "train": f"{RUN}/training.json",
@@ -77,6 +83,7 @@ def disturbed(
     project: Project, stage: str, kill: Callable[[subprocess.Popen, psutil.Process], None], delay: float
 ) -> None:
     """Run until a stage, kill something a little later, unlock, run again."""
+    project.snakemake("--cores", "2", BEFORE[stage])
     snakemake = project.start("--cores", "2", "--retries", "0", STAGES[stage])
     job = wait_for(stage, snakemake)
     time.sleep(delay)
@@ -107,9 +114,10 @@ def test_killed_at_random_moments(
 
 
 def test_a_second_snakemake_is_refused_and_the_first_goes_on(finished: Project, project: Project) -> None:
+    project.snakemake("--cores", "1", BEFORE["train"])
     first = project.start("--cores", "1", f"{RUN}/training.json")
     wait_for("train", first)
-    second = project.start("--cores", "1", f"{RUN}/training.json")
+    second = project.start("--cores", "1", f"{RUN}/training.json", forked=True)
     output, _ = second.communicate()
     assert second.returncode and "cannot be locked" in output
     output, _ = first.communicate()
@@ -117,6 +125,7 @@ def test_a_second_snakemake_is_refused_and_the_first_goes_on(finished: Project, 
 
 
 def test_sigterm_is_passed_on_and_the_next_run_resumes(project: Project) -> None:
+    project.snakemake("--cores", "1", BEFORE["train"])
     snakemake = project.start("--cores", "1", "--retries", "0", f"{RUN}/training.json", start_new_session=True)
     job = wait_for("train", snakemake)
     time.sleep(4)
@@ -181,7 +190,7 @@ def test_a_clock_that_goes_backwards_confuses_nothing(finished: Project) -> None
 @pytest.mark.parametrize("megabytes", [0.1, 1, 3])
 def test_a_full_disk_is_one_sentence_and_costs_nothing(finished: Project, project: Project, megabytes: float) -> None:
     with small_disk(project.folder / "results", megabytes) as remount:
-        child = project.start("--cores", "1", "--retries", "0")
+        child = project.start("--cores", "1", "--retries", "0", forked=True)
         output, _ = child.communicate()
         assert child.returncode, "the disk was large enough; make it smaller"
         assert "could not be written: No space left on device; free space" in output

@@ -30,7 +30,7 @@ def start(project: Project, *targets: str) -> subprocess.Popen:
     status = project.folder / "status.sh"
     status.write_text(STATUS)
     status.chmod(0o755)
-    return project.start(*REMOTE, "--max-status-checks-per-second", "5", *targets)
+    return project.start(*REMOTE, "--max-status-checks-per-second", "5", *targets, forked=True)
 
 
 def wait_until(path: Path, child: subprocess.Popen) -> None:
@@ -79,7 +79,7 @@ def test_code_edited_in_flight_stops_the_jobs_and_says_so(project: Project, file
 
 @pytest.mark.parametrize("file", ["measures/formulas.py", "runtime/files.py"])
 def test_code_edited_under_a_local_run_stops_the_jobs_and_says_so(project: Project, file: str) -> None:
-    child = project.start("--cores", "1", "--retries", "0")
+    child = project.start("--cores", "1", "--retries", "0", forked=True)
     wait_until(project.folder / "results/tiny/digits/store/store.json", child)
     path = project.folder / "workflow/scripts/dnn_or_knn" / file
     path.write_text(path.read_text() + "\nX = 1\n")

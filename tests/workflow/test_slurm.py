@@ -1,4 +1,4 @@
-"""A real SLURM with a stand-in GPU: the demo through sbatch, with a job cancelled and the node's daemon killed."""
+"""A real SLURM with a stand-in GPU: an experiment through sbatch, with a job cancelled and the node's daemon killed."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ pytestmark = [
     pytest.mark.xdist_group("slurm"),
 ]
 SCRIPT = str(ROOT / "tests" / "slurm" / "slurm.sh")
-DEMO = ("config/demo.yaml",)
+DIGITS = ("digits.yaml",)
 #: The profile, on a cluster without accounting and a small node, looking at its jobs every two seconds. Training and
 #: extraction ask for the GPU although they compute on the CPU.
 OPTIONS = (
@@ -47,9 +47,9 @@ def slurm(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Path]:
 
 @pytest.fixture
 def local(tmp_path: Path) -> Project:
-    """The demo, run on this machine without a cluster."""
+    """The experiment, run on this machine without a cluster."""
     made = Project(tmp_path / "local")
-    made.snakemake("--cores", "2", "--config", "device=cpu", overlays=DEMO)
+    made.snakemake("--cores", "2", "--config", "device=cpu", overlays=DIGITS)
     return made
 
 
@@ -85,15 +85,15 @@ def running(rule: str) -> str | None:
     return next((number for number, what in jobs("RUNNING").items() if what.startswith(rule)), None)
 
 
-def test_the_demo_through_sbatch_with_a_cancelled_job_and_a_killed_daemon(
+def test_an_experiment_through_sbatch_with_a_cancelled_job_and_a_killed_daemon(
     local: Project, project: Project, slurm: Path
 ) -> None:
-    results = project.folder / "results" / "demo"
-    snakemake = project.start(*OPTIONS, overlays=DEMO)
+    results = project.folder / "results" / "digits"
+    snakemake = project.start(*OPTIONS, overlays=DIGITS)
 
     # One training holds the node's only GPU, the others wait for it.
-    wait_until(lambda: bool(list(results.rglob(".state/train/key"))), snakemake)
-    trained = next(results.rglob(".state/train/key")).parents[2]
+    wait_until(lambda: bool(list(results.rglob(".state/training/key"))), snakemake)
+    trained = next(results.rglob(".state/training/key")).parents[2]
     cancelled = running("train")
     assert cancelled is not None and gpus_in_use() == 1
     assert re.search(r"gres[:/]gpu:h200[:=]1", ask("scontrol", "show", "job", cancelled))
@@ -112,5 +112,5 @@ def test_the_demo_through_sbatch_with_a_cancelled_job_and_a_killed_daemon(
     assert "tried again" in output
     assert len(json.loads((trained / "training.provenance.json").read_text())["sessions"]) == 2
     assert jobs("RUNNING", "PENDING", "COMPLETING") == {} and gpus_in_use() == 0
-    same_results(project, local, experiment="demo")
-    assert project.planned("--config", "device=cpu", overlays=DEMO) == set()
+    same_results(project, local, experiment="digits")
+    assert project.planned("--config", "device=cpu", overlays=DIGITS) == set()

@@ -2,19 +2,17 @@
 
 from __future__ import annotations
 
-import json
 import os
 import re
 import shlex
 import shutil
 import subprocess
-import sys
-from collections.abc import Iterator
+import time
 from pathlib import Path
 from typing import NamedTuple
 
 import pytest
-from conftest import ROOT
+from forking import python
 from project import Project, small_disk
 
 pytestmark = [
@@ -60,7 +58,7 @@ def jobs(finished: Project) -> dict[str, Job]:
     for block in re.split(r"\n(?=(?:local)?rule )", output):
         fields = dict(re.findall(r"^    (input|output): (.*)$", block, re.MULTILINE))
         inputs, outputs = (fields[kind].split(", ") if kind in fields else [] for kind in ("input", "output"))
-        command = re.search(r"^Shell command: (?:\w+=\S* )*python (.*)$", block, re.MULTILINE)
+        command = re.search(r"^Shell command: (?:\w+=(?:\$\(\(.*\)\)|\S*) )*python (.*)$", block, re.MULTILINE)
         for name, manifest in STAGES.items():
             if manifest in outputs and command:
                 found[name] = Job(shlex.split(command[1]), inputs, outputs)
@@ -69,36 +67,26 @@ def jobs(finished: Project) -> dict[str, Job]:
 
 
 class Runner:
-    """Runs stage scripts in forks of one process that has imported everything."""
+    """Runs stage scripts as forks of a process that has imported all of a checkout."""
 
-    def __init__(self, code: Path) -> None:
-        self.process = subprocess.Popen(
-            [sys.executable, str(ROOT / "tests" / "forking.py")],
-            cwd=code,
-            env={**os.environ, "OMP_NUM_THREADS": "1", "PYTHONDONTWRITEBYTECODE": "1"},
-            text=True,
-            stdin=subprocess.PIPE,
-            stdout=subprocess.PIPE,
-        )
+    def __init__(self, checkout: Path) -> None:
+        self.python = python(checkout)
 
     def __call__(self, folder: Path, words: list[str], kill_after: float | None = None) -> tuple[int, str, float]:
         """Return the exit status, what the script said, and the seconds that it took."""
-        assert self.process.stdin is not None and self.process.stdout is not None
-        request = {"folder": str(folder), "words": words, "kill_after": kill_after}
-        self.process.stdin.write(json.dumps(request) + "\n")
-        self.process.stdin.flush()
-        status, said, seconds = json.loads(self.process.stdout.readline())
-        return status, said, seconds
-
-    def close(self) -> None:
-        self.process.communicate()
+        started = time.monotonic()
+        pipe = {"text": True, "stdout": subprocess.PIPE, "stderr": subprocess.STDOUT}
+        with subprocess.Popen([self.python, *words], cwd=folder, **pipe) as child:
+            if kill_after is not None:
+                time.sleep(kill_after)
+                child.kill()
+            said, _ = child.communicate()  # to its last word: a fork outlives its kill by a moment
+        return child.returncode, said, time.monotonic() - started
 
 
 @pytest.fixture(scope="module")
-def run(finished: Project) -> Iterator[Runner]:
-    runner = Runner(finished.folder)
-    yield runner
-    runner.close()
+def run(finished: Project) -> Runner:
+    return Runner(finished.folder)
 
 
 class Stage:

@@ -27,10 +27,8 @@ rule claims:
         scripts=SCRIPTS,
     params:
         spec=jobs.told("claims"),
-        measures=subpath(input.measures, parent=True),
-        folder=subpath(output.manifest, parent=True),
     shell:
-        "python {resources.scripts:q}/claims.py --spec {params.spec:q} --measures {params.measures:q} --output {params.folder:q}"
+        "python {resources.scripts:q}/claims.py --spec {params.spec:q} --measures {input.measures:q} --output {output.manifest:q}"
         " --threads {threads} --log {log:q}"
 
 
@@ -50,10 +48,8 @@ rule published:
         scripts=SCRIPTS,
     params:
         spec=jobs.told("published"),
-        measures=subpath(input.measures, parent=True),
-        folder=subpath(output.manifest, parent=True),
     shell:
-        "python {resources.scripts:q}/published.py --spec {params.spec:q} --measures {params.measures:q} --output {params.folder:q}"
+        "python {resources.scripts:q}/published.py --spec {params.spec:q} --measures {input.measures:q} --output {output.manifest:q}"
         " --threads {threads} --log {log:q}"
 
 
@@ -76,10 +72,8 @@ rule choices:
         scripts=SCRIPTS,
     params:
         spec=jobs.told("choices"),
-        measures=subpath(input.measures, parent=True),
-        folder=subpath(output.manifest, parent=True),
     shell:
-        "python {resources.scripts:q}/choices.py --spec {params.spec:q} --measures {params.measures:q} --output {params.folder:q}"
+        "python {resources.scripts:q}/choices.py --spec {params.spec:q} --measures {input.measures:q} --output {output.manifest:q}"
         " --threads {threads} --log {log:q}"
 
 
@@ -94,11 +88,11 @@ rule report:
         tables=ancient(multiext(f"{MEASURES}/", "measures.parquet", "runs.csv")),
         pictures=ancient(
             [
-                *multiext(f"{CLAIMS}/claims", ".csv", ".png"),
+                *multiext(f"{CLAIMS}/claims", ".csv", ".pdf", ".png"),
                 *expand(
                     f"{FIGURES}/{{name}}.{{kind}}",
                     name=FIGURE_NAMES,
-                    kind=["csv", "png"],
+                    kind=["csv", "pdf", "png"],
                 ),
             ]
         ),
@@ -120,7 +114,6 @@ rule report:
         overlays=OVERLAYS,
     params:
         spec=jobs.told("report"),
-        results=subpath(output.page, parent=True),
     shell:
-        "python {resources.scripts:q}/report.py --spec {params.spec:q} --results {params.results:q} --output {output.page:q}"
+        "python {resources.scripts:q}/report.py --spec {params.spec:q} --output {output.manifest:q}"
         " --choices {input.choices:q} --overlays={resources.overlays:q} --threads {threads} --log {log:q}"

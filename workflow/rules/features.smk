@@ -3,7 +3,7 @@
 # makes: <run>/features/<shard>   embeddings (or, at the last step, every other probe point) of all images, float32
 #        <run>/logits/<shard>     the network's outputs for the same images
 # The folder of features is no output for Snakemake, nor temp(): a changed probe that misses them would then make this
-# rule run again, and with it every other probe of the shard. The last probe to read them lets them go (see probes.smk).
+# rule run again, and with it every other probe of the shard. The last probe to read them lets them go: features/dumps.py.
 
 
 rule features:
@@ -19,6 +19,8 @@ rule features:
         provenance=f"{RUN}/features/{{shard}}.provenance.json",
     log:
         f"{RESULTS}/logs/features/{{dataset}}-{{architecture}}-{{labels}}-seed{{seed}}-{{shard}}.log",
+    # Before further trainings, so that what was trained first is finished first.
+    priority: 5
     conda:
         "../../envs/pipeline.yaml"
     threads: jobs.config["jobs"]["train_threads"]
@@ -31,14 +33,7 @@ rule features:
         runtime=lambda wildcards, attempt: f"{2 * attempt}h",
     params:
         spec=jobs.told("features"),
-        store=subpath(input.store, parent=True),
-        labels=subpath(input.labels, parent=True),
-        features=subpath(output.manifest, strip_suffix=".json"),
-        state=subpath(input.training, parent=True),
     shell:
-        "DNN_OR_KNN_GPUS={resources.gpu} python {resources.scripts:q}/features.py --spec {params.spec:q} --store {params.store:q}"
-        " --labels {params.labels:q} --training {input.training:q} --checkpoints {input.checkpoints:q}"
-        " --features {params.features:q} --logits {output.logits:q} --manifest {output.manifest:q}"
-        " --state {params.state:q}/.state/features-{wildcards.shard}"
-        " --unprobed {params.state:q}/.state/unprobed-{wildcards.shard} --probes {resources.readers}"
+        "DNN_OR_KNN_GPUS={resources.gpu} python {resources.scripts:q}/features.py --spec {params.spec:q} --store {input.store:q}"
+        " --labels {input.labels:q} --training {input.training:q} --output {output.manifest:q} --readers {resources.readers}"
         " --device {resources.device} --threads {threads} --log {log:q}"

@@ -30,11 +30,9 @@ rule figure:
         scripts=SCRIPTS,
     params:
         spec=jobs.told("figure"),
-        measures=subpath(input.measures, parent=True),
-        prefix=subpath(output.manifest, strip_suffix=".json"),
     shell:
-        "python {resources.scripts:q}/figure.py --spec {params.spec:q} --measures {params.measures:q} --training {input.training:q}"
-        " --output {params.prefix:q} --threads {threads} --log {log:q}"
+        "python {resources.scripts:q}/figure.py --spec {params.spec:q} --measures {input.measures:q} --training {input.training:q}"
+        " --output {output.manifest:q} --threads {threads} --log {log:q}"
 
 
 rule training_curves:
@@ -58,8 +56,6 @@ rule training_curves:
         scripts=SCRIPTS,
     params:
         spec=jobs.told("training_curves"),
-        results=subpath(output.manifest, ancestor=2),
-        prefix=subpath(output.manifest, strip_suffix=".json"),
     shell:
-        "python {resources.scripts:q}/training_curves.py --spec {params.spec:q} --results {params.results:q} --output {params.prefix:q}"
+        "python {resources.scripts:q}/training_curves.py --spec {params.spec:q} --training {input.training:q} --output {output.manifest:q}"
         " --threads {threads} --log {log:q}"

@@ -38,13 +38,9 @@ rule measures:
         runtime=lambda wildcards, attempt: f"{2 * attempt}h",
     params:
         spec=jobs.told("measures"),
-        store=subpath(input.store, parent=True),
-        labels=subpath(input.labels, parent=True),
-        run=subpath(input.training, parent=True),
-        folder=subpath(output.manifest, parent=True),
     shell:
-        "python {resources.scripts:q}/measures.py --spec {params.spec:q} --store {params.store:q} --labels {params.labels:q}"
-        " --run {params.run:q} --history {input.history:q} --output {params.folder:q} --threads {threads} --log {log:q}"
+        "python {resources.scripts:q}/measures.py --spec {params.spec:q} --store {input.store:q} --labels {input.labels:q}"
+        " --training {input.training:q} --output {output.manifest:q} --threads {threads} --log {log:q}"
 
 
 rule collect:
@@ -71,8 +67,6 @@ rule collect:
         scripts=SCRIPTS,
     params:
         spec=jobs.told("collect"),
-        results=subpath(output.manifest, ancestor=2),
-        folder=subpath(output.manifest, parent=True),
     shell:
-        "python {resources.scripts:q}/collect.py --spec {params.spec:q} --results {params.results:q} --output {params.folder:q}"
+        "python {resources.scripts:q}/collect.py --spec {params.spec:q} --measures {input.manifests:q} --output {output.manifest:q}"
         " --threads {threads} --log {log:q}"

@@ -35,10 +35,9 @@ rule prepare:
         runtime=lambda wildcards, attempt: f"{attempt}h",
     params:
         spec=jobs.told("prepare"),
-        store=subpath(output.manifest, parent=True),
     shell:
         "python {resources.scripts:q}/prepare.py --spec {params.spec:q} --root {resources.root:q} --{resources.download}"
-        " --store {params.store:q} --threads {threads} --log {log:q}"
+        " --output {output.manifest:q} --threads {threads} --log {log:q}"
 
 
 rule labels:
@@ -58,8 +57,6 @@ rule labels:
         scripts=SCRIPTS,
     params:
         spec=jobs.told("labels"),
-        store=subpath(input.store, parent=True),
-        folder=subpath(output.manifest, parent=True),
     shell:
-        "python {resources.scripts:q}/labels.py --spec {params.spec:q} --store {params.store:q}"
-        " --output {params.folder:q} --threads {threads} --log {log:q}"
+        "python {resources.scripts:q}/labels.py --spec {params.spec:q} --store {input.store:q}"
+        " --output {output.manifest:q} --threads {threads} --log {log:q}"

@@ -22,24 +22,17 @@ rule probe:
         "../../envs/pipeline.yaml"
     threads: jobs.config["jobs"]["probe_threads"]
     resources:
-        **GPU,
+        **PROBE_GPU,
         scripts=SCRIPTS,
         device=DEVICE,
-        share=jobs.config["jobs"]["probes_beside_training"],
+        share=BESIDE,
         mem_mb=lambda wildcards, attempt: 8000 * attempt,
         runtime=lambda wildcards, attempt: f"{2 * attempt}h",
     params:
         spec=jobs.told("probe"),
         extraction=jobs.told("features"),
-        store=subpath(input.store, parent=True),
-        labels=subpath(input.labels, parent=True),
-        features=subpath(input.features, strip_suffix=".json"),
-        run=subpath(output.manifest, ancestor=3),
     shell:
-        "DNN_OR_KNN_GPUS={resources.gpu} python {resources.scripts:q}/probe.py --spec {params.spec:q} --store {params.store:q}"
-        " --labels {params.labels:q} --features-manifest {input.features:q} --features {params.features:q}"
-        " --output {output.folder:q} --manifest {output.manifest:q}"
-        " --extraction {params.extraction:q} --training {params.run:q}/training.json --checkpoints {params.run:q}/checkpoints"
-        " --state {params.run:q}/.state/probe-{wildcards.probe}-{wildcards.shard}"
-        " --unprobed {params.run:q}/.state/unprobed-{wildcards.shard}/{wildcards.probe}"
+        "DNN_OR_KNN_GPUS=$(({resources.gpu} + {resources.gpu_place})) python {resources.scripts:q}/probe.py --spec {params.spec:q}"
+        " --store {input.store:q} --labels {input.labels:q} --features {input.features:q} --output {output.manifest:q}"
+        " --extraction {params.extraction:q} --reader {wildcards.probe:q}"
         " --share-gpu {resources.share} --device {resources.device} --threads {threads} --log {log:q}"

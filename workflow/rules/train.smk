@@ -28,11 +28,7 @@ rule train:
         runtime=lambda wildcards, attempt: f"{12 * attempt}h",
     params:
         spec=jobs.told("train"),
-        store=subpath(input.store, parent=True),
-        labels=subpath(input.labels, parent=True),
-        state=subpath(output.manifest, parent=True),
     shell:
-        "DNN_OR_KNN_GPUS={resources.gpu} python {resources.scripts:q}/train.py --spec {params.spec:q} --store {params.store:q}"
-        " --labels {params.labels:q} --checkpoints {output.checkpoints:q} --manifest {output.manifest:q}"
-        " --history {output.history:q} --state {params.state:q}/.state/train --save-every {resources.save_every}"
+        "DNN_OR_KNN_GPUS={resources.gpu} python {resources.scripts:q}/train.py --spec {params.spec:q} --store {input.store:q}"
+        " --labels {input.labels:q} --output {output.manifest:q} --save-every {resources.save_every}"
         " --device {resources.device} --threads {threads} --log {log:q}"

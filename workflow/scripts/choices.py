@@ -4,20 +4,18 @@ from __future__ import annotations
 
 import argparse
 import sys
-from pathlib import Path
 
 from dnn_or_knn.runtime import command_line, files
 
 EPILOG = """
 Specification:
-  choices        {name: {"roles": {"knn": model, "svm": model, "lr": model}, "divergence": "d_kl" or "d_kl_column"}};
-                 one is called "as configured", and the others are compared with it
-  order          names of the choices in the order of the rows (optional)
+  choices        [{"name", "roles": {"knn": model, "svm": model, "lr": model}, "divergence": "d_kl" or "d_kl_column"}, ...];
+                 the first is called "as configured", and the others are compared with it
   claims         {threshold: value}: the configuration's block, complete (docs/claims.md)
   style          of the figure (optional)
   architectures  from shallow to deep
   datasets       in the order of the figures
-  labels         {"true", "random", "random_layers" (optional), "overfit"}: the label set of each kind of run
+  labels         {"true", "random", "random_layers", "overfit"}: the label set of each kind of run
   architecture   the network of figures 4 to 7
 """
 
@@ -27,21 +25,20 @@ def main(args: argparse.Namespace) -> None:
     from dnn_or_knn.claims import choices, choices_figure, choices_words, effects
     from dnn_or_knn.figures import style
     from dnn_or_knn.measures import tables
-    from dnn_or_knn.runtime import provenance
+    from dnn_or_knn.runtime import results
 
     spec = args.spec
-    wanted = choices_words.ordered(spec)
+    wanted = choices_words.checked(spec)
     look = style.style(spec)
-    manifest = files.read_json(args.measures / tables.MANIFEST)
-    files.check(args.measures, manifest["files"], [tables.MEASURES, tables.REPLICATES, tables.RUNS])
-    judged = choices_words.judge(effects.read(args.measures), spec, wanted)
+    results.read(args.measures, [tables.MEASURES, tables.REPLICATES, tables.RUNS])
+    judged = choices_words.judge(effects.read(args.measures.parent), spec, wanted)
     shown = choices.panels(judged)
+    prefix = args.output.with_suffix("")
     with style.applied(look):
-        style.save(
-            choices_figure.draw(shown, look), args.output / "choices", choices_words.table(shown), dpi=look["dpi"]
-        )
-    files.write_text(args.output / "choices.md", choices_words.markdown(judged))
-    written = [f"choices.{kind}" for kind in ("csv", "md", "pdf", "png")]
+        drawn = choices_figure.draw(shown, look)
+        made = style.save(drawn, prefix, choices_words.table(shown), dpi=look["dpi"])
+    text = prefix.with_suffix(".md")
+    files.write_text(text, choices_words.markdown(judged))
     flips = choices.changes(judged)
     facts = {
         "choices": [
@@ -51,25 +48,19 @@ def main(args: argparse.Namespace) -> None:
         "claims": [{"claim": panel.number, "title": panel.title, "shown": panel.part} for panel in shown],
         "caption": choices_words.caption(judged, spec["claims"]),
         "alt": choices_words.alt(judged),
-        "files": files.listing(args.output, written),
     }
-    files.write_json(args.output / "choices.json", facts)
     for name, found in flips.items():
         command_line.log.info("%s: %s", name, "; ".join(found) or "no verdict changes")
-    provenance.write(
-        args.output / "choices.provenance.json",
-        args,
-        inputs=[args.measures / tables.MANIFEST],
-        results=[args.output / "choices.json"],
-    )
+    results.finish(args, facts, [*made, text], inputs=[args.measures])
 
 
 def options() -> argparse.ArgumentParser:
     """Return the command line."""
-    parser = command_line.parser(f"{__doc__}\n{EPILOG}")
-    parser.add_argument("--measures", type=Path, required=True, help="folder of the experiment's tables")
-    parser.add_argument("--output", type=Path, required=True, help="folder for the table and the figure")
-    return parser
+    return command_line.parser(
+        f"{__doc__}\n{EPILOG}",
+        measures="the experiment's measures.json; its tables lie beside it",
+        output="the manifest to write, choices.json; table and figure beside it",
+    )
 
 
 if __name__ == "__main__":

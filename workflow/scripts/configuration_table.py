@@ -9,8 +9,8 @@ import json
 from collections.abc import Iterator
 from typing import Any
 
-from dnn_or_knn.plan.configuration import load_schema
 from dnn_or_knn.plan.registry import ARCHITECTURES, DATASETS, PROBES
+from dnn_or_knn.plan.schema import load_schema
 
 HEAD = """# Configuration
 

@@ -20,34 +20,29 @@ FIGURES = range(1, 8)
 
 
 def main(args: argparse.Namespace) -> None:
-    """Write <output>.pdf, .png and .csv, and last the manifest <output>.json with caption and alternative text."""
+    """Write PDF, PNG and CSV, and last the manifest with caption and alternative text."""
     from dnn_or_knn.figures import panels, style, table, words
     from dnn_or_knn.measures import tables
-    from dnn_or_knn.runtime import provenance
+    from dnn_or_knn.runtime import results
 
     spec = args.spec
     check(spec)
     layout = importlib.import_module(f"dnn_or_knn.figures.figure{spec['figure']}").layout(spec)
     look = style.style(spec)
     points = probe_points(args.training)
-    shown = table.assemble(tables.read(args.measures), tables.read_runs(args.measures), layout, spec)
+    folder = args.measures.parent
+    shown = table.assemble(tables.read(folder), tables.read_runs(folder), layout, spec)
     with style.applied(look):
-        written = style.save(panels.draw(layout, shown, spec, points), args.output, shown, dpi=look["dpi"])
-    manifest = args.output.with_name(f"{args.output.name}.json")
+        drawn = panels.draw(layout, shown, spec, points)
+        made = style.save(drawn, args.output.with_suffix(""), shown, dpi=look["dpi"])
     facts = {
         "figure": spec["figure"],
-        "caption": words.caption(layout, shown),
+        "caption": words.caption(layout, shown, {str(artist.get_gid()) for artist in drawn.findobj()}),
         "alt": words.describe(layout, shown),
         "panels": int(shown["panel"].nunique()),
         "missing": sorted(set(shown.loc[shown["series"] == "missing", "note"])),
     }
-    files.write_json(manifest, facts | {"files": files.listing(args.output.parent, [path.name for path in written])})
-    provenance.write(
-        args.output.with_name(f"{args.output.name}.provenance.json"),
-        args,
-        inputs=[path for path in (args.measures / tables.MANIFEST, *args.training) if path.is_file()],
-        results=[manifest],
-    )
+    results.finish(args, facts, made, inputs=[path for path in (args.measures, *args.training) if path.is_file()])
 
 
 def check(spec: dict[str, Any]) -> None:
@@ -76,12 +71,13 @@ def probe_points(paths: list[Path]) -> list[dict[str, Any]]:
 
 def options() -> argparse.ArgumentParser:
     """Return the command line."""
-    parser = command_line.parser(f"{__doc__}\n{EPILOG}")
-    parser.add_argument("--measures", type=Path, required=True, help="folder with measures.parquet and runs.csv")
-    parser.add_argument(
-        "--training", type=Path, nargs="*", default=[], help="training manifest of the network that figure 4 (g) draws"
+    parser = command_line.parser(
+        f"{__doc__}\n{EPILOG}",
+        measures="the experiment's measures.json; measures.parquet and runs.csv lie beside it",
+        output="the manifest to write, such as figures/figure1.json; the figure beside it",
     )
-    parser.add_argument("--output", type=Path, required=True, help="prefix of the files, such as figures/figure1")
+    told = "training.json of the network that figure 4 (g) draws"
+    parser.add_argument("--training", type=Path, nargs="*", default=[], help=told)
     return parser
 
 

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import argparse
 import sys
-from pathlib import Path
 
 from dnn_or_knn.runtime import command_line
 
@@ -20,30 +19,27 @@ Test labels are not touched: they are the store's.
 
 
 def main(args: argparse.Namespace) -> None:
-    """Write indices.npy, labels.npy and the manifest labels.json."""
-    from dnn_or_knn.data import label_sets, store
-    from dnn_or_knn.runtime import files, provenance
+    """Write indices.npy, labels.npy and the manifest."""
+    from dnn_or_knn.data.label_sets import write_labels
+    from dnn_or_knn.data.store import load_true_labels
+    from dnn_or_knn.runtime import files, results
 
-    true_labels, _ = store.load_true_labels(args.store)
-    source = args.store / store.STORE_MANIFEST
-    facts = files.read_json(source)
-    manifest = label_sets.write_labels(args.output, args.spec, true_labels, facts["classes"], facts["dataset"])
-    provenance.write(manifest.with_suffix(".provenance.json"), args, inputs=[source], results=[manifest])
-    kept = files.read_json(manifest)
-    command_line.log.info(
-        "%s: %d images, %.2f %% with their true label",
-        args.spec["labels"],
-        kept["count"],
-        100 * kept["kept_true_fraction"],
-    )
+    true_labels, _ = load_true_labels(args.store)
+    store = files.read_json(args.store)
+    folder = args.output.parent
+    facts, arrays = write_labels(folder, args.spec, true_labels, store["classes"], store["dataset"])
+    results.finish(args, facts, arrays, inputs=[args.store])
+    told = facts["labels"], facts["count"], 100 * facts["kept_true_fraction"]
+    command_line.log.info("%s: %d images, %.2f %% with their true label", *told)
 
 
 def options() -> argparse.ArgumentParser:
     """Return the command line."""
-    parser = command_line.parser(f"{__doc__}\n{EPILOG}")
-    parser.add_argument("--store", type=Path, required=True, help="folder of the data set's store")
-    parser.add_argument("--output", type=Path, required=True, help="folder for the label set")
-    return parser
+    return command_line.parser(
+        f"{__doc__}\n{EPILOG}",
+        store="the data set's store.json",
+        output="the manifest to write, labels.json; arrays beside it",
+    )
 
 
 if __name__ == "__main__":

@@ -4,13 +4,12 @@ from __future__ import annotations
 
 import argparse
 import sys
-from pathlib import Path
 from typing import Any
 
-from dnn_or_knn.runtime import command_line, files
+from dnn_or_knn.runtime import command_line
 
 EPILOG = """
-The folder given by --run holds what the stages before made: features/<shard>.json and logits/<shard>/ (the network's
+Beside the training's manifest lies what the stages after it made: features/<shard>.json and logits/<shard>/ (the network's
 output), probes/<probe>/<shard>.json and the files beside it. Every file is compared with the digest in its manifest.
 
 Specification:
@@ -27,9 +26,9 @@ def main(args: argparse.Namespace) -> None:
     import numpy as np
     from dnn_or_knn.data import store
     from dnn_or_knn.measures import bootstrap, evaluation, tables
-    from dnn_or_knn.runtime import provenance
+    from dnn_or_knn.runtime import results
 
-    spec = args.spec
+    spec, run = args.spec, args.training.parent
     draw = spec["bootstrap"]
     label_set = store.load_labels(args.labels)
     truth = {"train": label_set.labels, "test": store.load_true_labels(args.store)[1]}
@@ -40,50 +39,37 @@ def main(args: argparse.Namespace) -> None:
     rows: list[dict[str, Any]] = []
     replicates: dict[str, list[np.ndarray]] = {name: [] for name in tables.REPLICATED}
     unmeasured = np.full(draw["replicates"], np.nan)
-    for row, values in evaluation.evaluations(args.run, spec, truth, counts):
+    for row, values in evaluation.evaluations(run, spec, truth, counts):
         rows.append({**spec["run"], **row})
         for name in replicates:
             replicates[name].append(values[name][1:] if name in values else unmeasured)
+    history = evaluation.read_history(args.training)
+    milestones = evaluation.milestones(rows, history, spec["memorized"], spec["nearly_memorized"])
     table = tables.frame(rows)
-    written = tables.write(args.output, table, {name: np.array(values) for name, values in replicates.items()})
-    manifest = {
+    made = tables.write(args.output.parent, table, {name: np.array(values) for name, values in replicates.items()})
+    facts = {
         "run": spec["run"],
         "classes": label_set.classes,
         "train_count": len(truth["train"]),
         "test_count": len(truth["test"]),
-        **evaluation.milestones(
-            rows, evaluation.read_history(args.history), spec["memorized"], spec["nearly_memorized"]
-        ),
+        **milestones,
         "rows": len(table),
         "bootstrap": draw,
-        "files": files.listing(args.output, written),
     }
-    files.write_json(args.output / tables.MANIFEST, manifest)
-    names = [f"{shard['name']}.json" for shard in spec["shards"]]
-    inputs = [args.store / store.STORE_MANIFEST, args.labels / store.LABELS_MANIFEST]
-    inputs += [args.run / "features" / name for name in names]
-    inputs += [args.run / "probes" / probe / name for probe in spec["probes"] for name in names]
-    provenance.write(
-        args.output / "measures.provenance.json",
-        args,
-        inputs=[*inputs, *([args.history] if args.history else [])],
-        results=[args.output / tables.MANIFEST],
-    )
+    folders = [run / "features", *(run / "probes" / probe for probe in spec["probes"])]
+    read = [folder / f"{shard['name']}.json" for folder in folders for shard in spec["shards"]]
+    results.finish(args, facts, made, inputs=[args.store, args.labels, args.training, *read])
 
 
 def options() -> argparse.ArgumentParser:
     """Return the command line."""
-    parser = command_line.parser(f"{__doc__}\n{EPILOG}")
-    parser.add_argument("--store", type=Path, required=True, help="folder of the data set's store")
-    parser.add_argument("--labels", type=Path, required=True, help="folder of the run's label set")
-    parser.add_argument(
-        "--run", type=Path, required=True, help="folder of the run: features, logits and probes below it"
+    return command_line.parser(
+        f"{__doc__}\n{EPILOG}",
+        store="the data set's store.json",
+        labels="the run's labels.json",
+        training="the run's training.json",
+        output="the manifest to write, measures.json; tables beside it",
     )
-    parser.add_argument(
-        "--history", type=Path, help="the training's history.csv: accuracies where no weights were kept"
-    )
-    parser.add_argument("--output", type=Path, required=True, help="folder for the tables")
-    return parser
 
 
 if __name__ == "__main__":

@@ -18,19 +18,19 @@ Specification:
   test_fraction, split_seed   the split of the loader "digits" (default 0.2 and 0)
 
 Example:
-  python workflow/scripts/prepare.py --root data --no-download --store results/mnist/store \\
+  python workflow/scripts/prepare.py --root data --no-download --output results/mnist/store/store.json \\
     --spec '{"dataset": "mnist", "loader": "torchvision", "class": "MNIST", "channels": 1, "size": 28, "classes": 10}'
 """
 
 
 def main(args: argparse.Namespace) -> None:
-    """Write {train,test}_{images,labels}.npy and the manifest store.json."""
+    """Write {train,test}_{images,labels}.npy and the manifest."""
     from dnn_or_knn.data.loaders.common import load, write_store
-    from dnn_or_knn.runtime import provenance
+    from dnn_or_knn.runtime import results
 
     data = load(args.spec, args.root, download=args.download)
-    manifest = write_store(args.store, args.spec, data)
-    provenance.write(manifest.with_suffix(".provenance.json"), args, inputs=[], results=[manifest])
+    facts, arrays = write_store(args.output.parent, args.spec, data)
+    results.finish(args, facts, arrays, inputs=[])
     command_line.log.info(
         "%s: %d training and %d test images", args.spec["dataset"], len(data.train_labels), len(data.test_labels)
     )
@@ -38,7 +38,7 @@ def main(args: argparse.Namespace) -> None:
 
 def options() -> argparse.ArgumentParser:
     """Return the command line."""
-    parser = command_line.parser(f"{__doc__}\n{EPILOG}")
+    parser = command_line.parser(f"{__doc__}\n{EPILOG}", output="the manifest to write, store.json; arrays beside it")
     parser.add_argument(
         "--root",
         type=Path,
@@ -51,7 +51,6 @@ def options() -> argparse.ArgumentParser:
         default=False,
         help="fetch what is missing or damaged under --root (default: no)",
     )
-    parser.add_argument("--store", type=Path, required=True, help="folder for the store")
     return parser
 
 

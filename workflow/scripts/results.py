@@ -6,9 +6,10 @@
     python workflow/scripts/results.py pack results/paper paper.tar.gz
     python workflow/scripts/results.py unpack paper.tar.gz
     python workflow/scripts/results.py disk [--configfile config/demo.yaml] [--let-go]
+    python workflow/scripts/results.py compare results/a results/b
 
 verdicts prints the claims' verdicts; why, what is stale and why; verify recomputes every digest; pack and unpack carry
-results to another machine; disk says what an experiment needs. Each says more with --help.
+results to another machine; disk says what an experiment needs; compare puts two side by side. Each says more with --help.
 """
 
 from __future__ import annotations
@@ -18,7 +19,10 @@ import sys
 
 from dnn_or_knn.runtime.errors import UserError, nearest
 
-TOOLS = {name: name for name in ("verdicts", "why", "verify", "disk")} | {"pack": "archive", "unpack": "archive"}
+TOOLS = {name: name for name in ("verdicts", "why", "verify", "disk", "compare")} | {
+    "pack": "archive",
+    "unpack": "archive",
+}
 
 
 def main() -> int:

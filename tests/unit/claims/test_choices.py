@@ -24,27 +24,27 @@ from dnn_or_knn.report import page
 from dnn_or_knn.runtime import files
 from dnn_or_knn.runtime.errors import UserError
 from matplotlib.figure import Figure
-from published_tables import as_tables, published, thresholds
+from published_tables import SHOWN, as_tables, published, thresholds
 
 SCRIPTS = ROOT / "workflow" / "scripts"
 
 OWN = {"knn": "knn", "svm": "svm", "lr": "lr"}
 SPEC: dict[str, Any] = {
-    "choices": {
-        "hinge": {"roles": OWN | {"svm": "svm--hinge"}, "divergence": "d_kl"},
-        "as configured": {"roles": OWN, "divergence": "d_kl"},
-        "k-1": {"roles": OWN | {"knn": "knn-k1"}, "divergence": "d_kl"},
-        "kl-by-column": {"roles": OWN, "divergence": "d_kl_column"},
-        "never fitted": {"roles": OWN | {"knn": "knn-k7"}, "divergence": "d_kl"},
-    },
-    "order": ["as configured", "k-1", "hinge", "kl-by-column", "never fitted"],
+    "choices": [
+        {"name": "as configured", "roles": OWN, "divergence": "d_kl"},
+        {"name": "k-1", "roles": OWN | {"knn": "knn-k1"}, "divergence": "d_kl"},
+        {"name": "hinge", "roles": OWN | {"svm": "svm--hinge"}, "divergence": "d_kl"},
+        {"name": "kl-by-column", "roles": OWN, "divergence": "d_kl_column"},
+        {"name": "never fitted", "roles": OWN | {"knn": "knn-k7"}, "divergence": "d_kl"},
+    ],
     "claims": thresholds(),
     "style": {},
     "architectures": ["mlp640", "lenet", "wrn-28-10"],
     "datasets": ["cifar10"],
-    "labels": {"true": "true-labels", "random": "random-labels", "overfit": "overfit"},
+    "labels": SHOWN,
     "architecture": "wrn-28-10",
 }
+NAMES = [choice["name"] for choice in SPEC["choices"]]
 
 
 def measured() -> tuple[pd.DataFrame, dict[str, np.ndarray], pd.DataFrame]:
@@ -73,7 +73,7 @@ def data() -> effects.Data:
 
 @pytest.fixture(scope="module")
 def judged(data) -> choices.Judged:
-    return choices_words.judge(data, SPEC, choices_words.ordered(SPEC))
+    return choices_words.judge(data, SPEC, choices_words.checked(SPEC))
 
 
 @pytest.fixture(scope="module")
@@ -100,7 +100,7 @@ def flips(judged: choices.Judged, choice: str) -> set[int]:
 
 
 def test_reference_is_first_and_judged_as_the_claims_are(data, judged):
-    assert list(judged) == SPEC["order"]
+    assert list(judged) == NAMES
     plain = {key: SPEC[key] for key in ("architectures", "datasets", "labels", "architecture")}
     assert judged["as configured"] == paper_claims.judge(Study(data=data, probes=OWN, thresholds=thresholds(), **plain))
 
@@ -128,7 +128,7 @@ def test_a_missing_run_is_inconclusive_for_every_choice():
         {name: values[kept] for name, values in replicates.items()},
         runs[runs.labels != "overfit"].to_dict("records"),
     )
-    without = choices_words.judge(left, SPEC, choices_words.ordered(SPEC))
+    without = choices_words.judge(left, SPEC, choices_words.checked(SPEC))
     assert {words(without, choice)[7] for choice in without} == {INCONCLUSIVE}
     panel = choices.panels(without)[6]
     assert {row.note for row in panel.rows} == {"run missing: cifar10/wrn-28-10/overfit"}
@@ -138,7 +138,7 @@ def test_a_missing_run_is_inconclusive_for_every_choice():
 
 def test_flips_are_named_with_their_cells(judged):
     changes = choices.changes(judged)
-    assert list(changes) == SPEC["order"][1:] and changes["hinge"] == []
+    assert list(changes) == NAMES[1:] and changes["hinge"] == []
     said = changes["k-1"][0]
     assert (
         said.startswith("claim 2: supported → not supported (P_SAME on test beyond what is asked: cifar10, ")
@@ -254,7 +254,7 @@ def test_command_writes_everything_and_loads_no_torch(tmp_path):
     (tmp_path / "first").mkdir()
     (tmp_path / "first" / "torch.py").write_text("raise RuntimeError('torch was imported')\n")
     line = [sys.executable, str(SCRIPTS / "choices.py"), "--spec", json.dumps(SPEC)]
-    line += ["--measures", str(measures), "--output", str(tmp_path / "out")]
+    line += ["--measures", str(measures / "measures.json"), "--output", str(tmp_path / "out" / "choices.json")]
     environment = os.environ | {"PYTHONPATH": str(tmp_path / "first")}
     done = subprocess.run(line, capture_output=True, text=True, env=environment)
     assert done.returncode == 0, done.stderr
@@ -264,7 +264,7 @@ def test_command_writes_everything_and_loads_no_torch(tmp_path):
     files.check(out, manifest["files"])
     assert set(manifest["files"]) == {f"choices.{kind}" for kind in ("csv", "md", "pdf", "png")}
     assert (out / "choices.provenance.json").is_file()
-    assert [choice["name"] for choice in manifest["choices"]] == SPEC["order"]
+    assert [choice["name"] for choice in manifest["choices"]] == NAMES
     first, second = manifest["choices"][:2]
     assert second["roles"]["knn"] == "knn-k1" and len(second["verdicts"]) == 9 and first["changes"] == []
     assert "95% interval (paired bootstrap over samples)" in manifest["caption"]
@@ -294,20 +294,14 @@ def shape_of_the_page(manifest: Path) -> None:
 @pytest.mark.parametrize(
     ("change", "said"),
     [
-        ({"choices": {"k-1": SPEC["choices"]["k-1"]}}, "no 'as configured'"),
-        ({"choices": {"as configured": {"roles": {"kn": "knn"}, "divergence": "d_kl"}}}, "did you mean 'knn'"),
-        ({"choices": {"as configured": {"roles": OWN, "divergence": "d_kl_colunm"}}}, "did you mean 'd_kl_column'"),
+        ({"choices": SPEC["choices"][1:]}, "no 'as configured'"),
+        ({"choices": [SPEC["choices"][0] | {"roles": {"kn": "knn"}}]}, "did you mean 'knn'"),
+        ({"choices": [SPEC["choices"][0] | {"divergence": "d_kl_colunm"}]}, "did you mean 'd_kl_column'"),
     ],
 )
 def test_bad_choices_are_refused(change, said):
     with pytest.raises(UserError, match=re.escape(said)):
-        choices_words.ordered(SPEC | change)
-
-
-def test_choices_without_an_order_keep_their_own():
-    assert list(choices_words.ordered({key: SPEC[key] for key in ("choices",)})) == [
-        *("as configured", "hinge", "k-1", "kl-by-column", "never fitted"),
-    ]
+        choices_words.checked(SPEC | change)
 
 
 def test_documentation_names_every_choice_of_the_overlay():

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import json
 import subprocess
-import sys
 from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
@@ -15,20 +14,22 @@ import pandas as pd
 import pytest
 from conftest import ROOT
 from dnn_or_knn.claims import effects, paper_claims, verdicts
-from dnn_or_knn.claims import figure as forest
+from dnn_or_knn.claims.figure import draw
 from dnn_or_knn.claims.study import kept_to
 from dnn_or_knn.claims.words import INCONCLUSIVE, NOT_SUPPORTED, SUPPORTED, TOO_SMALL, VERDICTS
 from dnn_or_knn.figures import style
 from dnn_or_knn.measures import tables
-from dnn_or_knn.plan import configuration
+from dnn_or_knn.plan import schema as plan_schema
 from dnn_or_knn.report import page
 from dnn_or_knn.runtime import files
 from dnn_or_knn.runtime.errors import UserError
+from forking import python
 from published_tables import (
     ARCHITECTURES,
     DEEP,
     LABELS,
     PROBES,
+    SHOWN,
     World,
     as_tables,
     published,
@@ -321,9 +322,7 @@ def test_terminal_table_and_page_say_that_the_scale_is_the_reason(tmp_path):
     assert "| **too small (one run)** | " in text and "| too small | too few layers" in text
     files.write_json(tmp_path / "claims/claims.json", {"claims": judged})
     script = ROOT / "workflow/scripts/results.py"
-    shown = subprocess.run(
-        [sys.executable, script, "verdicts", tmp_path], capture_output=True, text=True, check=True
-    ).stdout
+    shown = subprocess.run([python(), script, "verdicts", tmp_path], capture_output=True, text=True, check=True).stdout
     assert "4  too small      Memorization in the last layers  (one run)" in shown and "too few layers: half" in shown
     (row,) = [row for row in page.verdicts(judged)["rows"] if row[0].startswith("4. ")]
     assert (
@@ -540,11 +539,11 @@ def test_cifar100_parts_at_90_percent():
 
 def test_thresholds_change_verdicts_and_stand_in_the_schema_alone():
     assert verdict(world(), 1, thresholds=thresholds(same_accuracy=0.001))["verdict"] == NOT_SUPPORTED
-    schema = configuration.load_schema()["properties"]["claims"]
+    schema = plan_schema.load_schema()["properties"]["claims"]
     with pytest.raises(UserError, match="did you mean 'alarm_near'"):
-        configuration.check({"alarm_neer": 1}, schema, "config")
+        plan_schema.check({"alarm_neer": 1}, schema, "config")
     with pytest.raises(UserError, match="alike is 'high', not a number"):
-        configuration.check({"alike": "high"}, schema, "config")
+        plan_schema.check({"alike": "high"}, schema, "config")
 
 
 def test_documentation_gives_every_threshold_with_its_default():
@@ -562,10 +561,10 @@ def test_words_of_verdicts_stand_in_one_place():
 
 
 def command(measures: Path, output: Path, **changes: Any) -> subprocess.CompletedProcess[str]:
-    spec = {"claims": thresholds(), "architectures": ARCHITECTURES, "datasets": ["cifar10"], "labels": LABELS}
+    spec = {"claims": thresholds(), "architectures": ARCHITECTURES, "datasets": ["cifar10"], "labels": SHOWN}
     spec |= {"architecture": DEEP, "probes": list(PROBES), **changes}
-    line = [sys.executable, ROOT / "workflow/scripts/claims.py", "--spec", json.dumps(spec)]
-    line += ["--measures", measures, "--output", output]
+    line = [python(), ROOT / "workflow/scripts/claims.py", "--spec", json.dumps(spec)]
+    line += ["--measures", measures / "measures.json", "--output", output / "claims.json"]
     return subprocess.run(line, capture_output=True, text=True)
 
 
@@ -591,7 +590,7 @@ def test_command_writes_verdicts_table_and_figure(tmp_path):
 
 
 def test_figure_shows_every_effect_of_the_table(held):
-    drawing = forest.draw(held, style.style({}))
+    drawing = draw(held, style.style({}))
     drawn = {line.get_gid(): line.get_xdata() for ax in drawing.axes for line in ax.get_lines() if line.get_gid()}
     expected = [effect for claim in held for effect in claim["effects"]]
     assert len(drawn) == 2 * len(expected)
@@ -618,7 +617,7 @@ def test_figure_of_the_claims_is_fit_for_print():
     del made.runs["cifar10", DEEP, "overfit"]
     look = style.style({})
     with style.applied(look):
-        drawing = forest.draw(paper_claims.judge(study([made])), look)
+        drawing = draw(paper_claims.judge(study([made])), look)
         drawing.canvas.draw()
     labels = [text for ax in drawing.axes for text in (*ax.get_yticklabels(), *ax.texts)]
     drawn = [text for text in (*drawing.texts, *labels, *drawing.legends[0].get_texts()) if text.get_text()]

@@ -5,7 +5,6 @@ from __future__ import annotations
 import functools
 import json
 import subprocess
-import sys
 from typing import Any
 
 import numpy as np
@@ -13,14 +12,15 @@ import pandas as pd
 import pytest
 import synthetic
 from conftest import ROOT
-from dnn_or_knn.claims import published as beside
+from dnn_or_knn.claims.published import COLUMNS, compare, row
 from dnn_or_knn.figures import style
 from dnn_or_knn.measures import tables
-from dnn_or_knn.plan import runs as experiment
 from dnn_or_knn.plan.configuration import load_overlays, resolve
+from dnn_or_knn.plan.runs import create as create_runs
 from dnn_or_knn.plan.runs import network
 from dnn_or_knn.plan.specifications import Jobs, published
-from dnn_or_knn.runtime import files
+from dnn_or_knn.runtime import files, results
+from forking import python
 
 LABELS = {"true": "true-labels", "random": "random-labels", "overfit": "overfit"}
 THREE = {"mnist", "cifar10", "cifar100"}
@@ -33,7 +33,7 @@ def made(**options: Any) -> tuple[pd.DataFrame, pd.DataFrame]:
 
 
 def compared(measures: pd.DataFrame, runs: pd.DataFrame, knn: str | None = "knn") -> pd.DataFrame:
-    return pd.DataFrame(beside.compare(published(), LABELS, knn, measures, runs), columns=beside.COLUMNS)
+    return pd.DataFrame(compare(published(), LABELS, knn, measures, runs), columns=COLUMNS)
 
 
 def test_published_numbers_name_what_the_paper_configuration_trains():
@@ -88,7 +88,7 @@ def test_differences_are_those_of_the_measures():
 @pytest.mark.parametrize(("here", "outside"), [(99.0, -0.3), (99.4, 0.0), (99.9, 0.4)])
 def test_a_difference_to_an_interval_counts_from_its_nearer_end(here, outside):
     place = {"dataset": "mnist", "architecture": "wrn-28-10"}
-    found = beside.row("accuracy", place, "", {"paper": [99.3, 99.5]}, here)
+    found = row("accuracy", place, "", {"paper": [99.3, 99.5]}, here)
     assert found["here_minus_paper"] == pytest.approx(outside) and found["here_minus_code"] is None
 
 
@@ -116,10 +116,12 @@ def test_the_command_writes_the_table_and_its_manifest(tmp_path):
     folder.mkdir()
     written = tables.write(folder, tables.frame(measures.to_dict("records")), empty(len(measures)))
     runs.to_csv(folder / tables.RUNS, index=False)
-    files.write_json(folder / tables.MANIFEST, {"files": files.listing(folder, [*written, tables.RUNS])})
+    manifest = folder / "measures.json"
+    results.write(manifest, {}, [*written, folder / tables.RUNS])
     spec = {"published": published(), "labels": LABELS, "knn": "knn"}
     script = ROOT / "workflow" / "scripts" / "published.py"
-    line = [sys.executable, script, "--spec", json.dumps(spec), "--measures", folder, "--output", tmp_path / "claims"]
+    line = [python(), script, "--spec", json.dumps(spec), "--measures", manifest]
+    line += ["--output", tmp_path / "claims" / "published.json"]
     done = subprocess.run([str(word) for word in line], capture_output=True, text=True)
     assert done.returncode == 0, done.stderr
     manifest = files.read_json(tmp_path / "claims" / "published.json")
@@ -136,21 +138,20 @@ def empty(rows: int) -> dict[str, np.ndarray]:
 # Figure 4, as the workflow specifies it.
 
 
-def figure4(*, architecture: str = "wrn-28-10", **overlay: Any) -> dict[str, Any]:
+def of_figure_4(*, architecture: str = "wrn-28-10", **overlay: Any) -> dict[str, Any]:
     config = load_overlays(ROOT / "config.yaml") | overlay
     config["figures"] = {**config["figures"], "architecture": architecture}
-    return json.loads(Jobs(experiment.create(config)).figure({"figure": "4"}))
+    return json.loads(Jobs(create_runs(config)).figure({"figure": "4"}))
 
 
 def test_figure_4_draws_the_authors_fifteen_values_where_data_set_and_network_match():
-    from dnn_or_knn.figures import figure4 as module
-    from dnn_or_knn.figures import panels
-    from dnn_or_knn.figures import table as tidy
+    from dnn_or_knn.figures import figure4, panels, words
+    from dnn_or_knn.figures.table import assemble
 
-    spec = figure4()
+    spec = of_figure_4()
     assert {(v["dataset"], v["architecture"]) for v in spec["published"]} == {(d, "wrn-28-10") for d in THREE}
-    layout = module.layout(spec)
-    table = tidy.assemble(*made(), layout, spec)
+    layout = figure4.layout(spec)
+    table = assemble(*made(), layout, spec)
     with style.applied(style.style(spec)):
         figure = panels.draw(layout, table, spec, synthetic.probe_points())
     (points,) = figure.findobj(lambda artist: artist.get_gid() == "a/published")
@@ -159,11 +160,14 @@ def test_figure_4_draws_the_authors_fifteen_values_where_data_set_and_network_ma
     assert list(points.get_xdata()) == list(range(15)) and list(points.get_ydata()) == entry["code"]
     for letter in "bcdef":
         assert not figure.findobj(lambda artist, name=letter: artist.get_gid() == f"{name}/published")
-    assert "Grey crosses" in layout.caption
+    assert words.PUBLISHED in words.caption(layout, table, set())
 
 
 def test_figure_4_of_another_network_says_nothing_of_the_authors():
-    from dnn_or_knn.figures import figure4 as module
+    from dnn_or_knn.figures import figure4, words
+    from dnn_or_knn.figures.table import assemble
 
-    spec = figure4(architecture="mlp640")
-    assert spec["published"] == [] and "Grey crosses" not in module.layout(spec).caption
+    spec = of_figure_4(architecture="mlp640")
+    layout = figure4.layout(spec)
+    assert spec["published"] == []
+    assert words.PUBLISHED not in words.caption(layout, assemble(*made(), layout, spec), set())

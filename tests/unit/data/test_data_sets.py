@@ -20,7 +20,7 @@ from dnn_or_knn.data.loaders import bundled, digits
 from dnn_or_knn.data.loaders.common import Data, load, write_store
 from dnn_or_knn.data.store import STORE_ARRAYS, load_store, load_true_labels
 from dnn_or_knn.plan.registry import DATASETS
-from dnn_or_knn.runtime import files
+from dnn_or_knn.runtime import files, results
 from dnn_or_knn.runtime.errors import UserError
 from hypothesis import given, settings
 from hypothesis import strategies as st
@@ -101,7 +101,7 @@ def state(root: Path) -> dict[str, tuple[int, bytes]]:
 @pytest.fixture(scope="module")
 def store(tmp_path_factory: pytest.TempPathFactory) -> Path:
     folder = tmp_path_factory.mktemp("digits") / "store"
-    write_store(folder, DIGITS, load(DIGITS, folder, download=False))
+    results.write(folder / "store.json", *write_store(folder, DIGITS, load(DIGITS, folder, download=False)))
     return folder
 
 
@@ -111,13 +111,13 @@ def copy(store: Path, tmp_path: Path) -> Path:
 
 
 def test_a_store_reads_back_as_written(store: Path) -> None:
-    data, read = load(DIGITS, store, download=False), load_store(store)
+    data, read = load(DIGITS, store, download=False), load_store(store / "store.json")
     for name in STORE_ARRAYS:
         np.testing.assert_array_equal(getattr(read, name), getattr(data, name))
         assert not getattr(read, name).flags.writeable or name.endswith("labels")
     assert (read.dataset, read.channels, read.size, read.classes) == ("digits", 1, 8, 10)
     assert read.class_names == tuple("0123456789")
-    for ours, theirs in zip(load_true_labels(store), (data.train_labels, data.test_labels), strict=True):
+    for ours, theirs in zip(load_true_labels(store / "store.json"), (data.train_labels, data.test_labels), strict=True):
         np.testing.assert_array_equal(ours, theirs)
 
 
@@ -129,7 +129,7 @@ def test_the_manifest_holds_counts_and_digests(store: Path) -> None:
 
 
 def test_two_preparations_give_equal_bytes(store: Path, tmp_path: Path) -> None:
-    write_store(tmp_path, DIGITS, load(DIGITS, tmp_path, download=False))
+    results.write(tmp_path / "store.json", *write_store(tmp_path, DIGITS, load(DIGITS, tmp_path, download=False)))
     assert {p.name: p.read_bytes() for p in tmp_path.iterdir()} == {p.name: p.read_bytes() for p in store.iterdir()}
 
 
@@ -137,7 +137,7 @@ def test_a_truncated_store_is_refused(copy: Path) -> None:
     path = copy / "train_images.npy"
     path.write_bytes(path.read_bytes()[:-1])
     with pytest.raises(UserError, match=r"train_images\.npy is damaged: 92159 bytes instead of 92160"):
-        load_store(copy)
+        load_store(copy / "store.json")
 
 
 @pytest.mark.parametrize("name", STORE_ARRAYS)
@@ -147,16 +147,16 @@ def test_one_altered_bit_of_a_store_is_refused(copy: Path, name: str) -> None:
     data[-1] ^= 1
     path.write_bytes(data)
     with pytest.raises(UserError, match=f"{name}.npy is damaged: its SHA-256"):
-        load_store(copy)
+        load_store(copy / "store.json")
 
 
 def test_a_store_without_manifest_is_refused(copy: Path) -> None:
     (copy / "store.json").write_text("[]")
     with pytest.raises(UserError, match="no manifest"):
-        load_store(copy)
+        load_store(copy / "store.json")
     (copy / "store.json").unlink()
     with pytest.raises(UserError, match=r"store\.json is missing"):
-        load_store(copy)
+        load_store(copy / "store.json")
 
 
 def test_a_store_that_cannot_be_finished_leaves_nothing(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -180,7 +180,7 @@ def test_a_store_that_cannot_be_finished_leaves_nothing(tmp_path: Path, monkeypa
 def test_digits_are_scaled_over_the_byte_and_split_once(store: Path) -> None:
     from sklearn.datasets import load_digits
 
-    read, bundle = load_store(store), load_digits()
+    read, bundle = load_store(store / "store.json"), load_digits()
     known = {
         (image.tobytes(), label): position
         for position, (image, label) in enumerate(
@@ -604,8 +604,9 @@ REAL_SPECS = {
 @pytest.mark.parametrize("name", REAL_SPECS)
 def test_real_data(name: str, tmp_path: Path) -> None:
     spec, counts, (fewest, most) = REAL_SPECS[name]
-    write_store(tmp_path, spec, load(spec, Path(str(REAL)), download=False))
-    read = load_store(tmp_path)
+    made = write_store(tmp_path, spec, load(spec, Path(str(REAL)), download=False))
+    results.write(tmp_path / "store.json", *made)
+    read = load_store(tmp_path / "store.json")
     assert (len(read.train_images), len(read.test_images)) == counts
     per_class = np.bincount(read.train_labels, minlength=spec["classes"])
     assert (per_class.min(), per_class.max(), len(per_class)) == (fewest, most, spec["classes"])

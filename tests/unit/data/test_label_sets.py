@@ -5,7 +5,6 @@ from __future__ import annotations
 import json
 import os
 import subprocess
-import sys
 from pathlib import Path
 from typing import Any
 
@@ -14,8 +13,9 @@ import pytest
 from conftest import SCRIPTS
 from dnn_or_knn.data import label_sets
 from dnn_or_knn.data.store import LABELS_ARRAYS, load_labels, load_true_labels
-from dnn_or_knn.runtime import files
+from dnn_or_knn.runtime import files, results
 from dnn_or_knn.runtime.errors import UserError
+from forking import python
 from hypothesis import assume, given, settings
 from hypothesis import strategies as st
 from scipy.stats import chisquare
@@ -199,9 +199,18 @@ def store(tmp_path: Path) -> Path:
 
 def command(store: Path, output: Path, **changes: Any) -> subprocess.CompletedProcess[str]:
     spec = json.dumps({"stage": "labels"} | SPEC | changes)
-    words = ["--store", str(store), "--output", str(output), "--spec", spec, "--log", str(output.parent / "labels.log")]
+    words = [
+        "--store",
+        str(store / "store.json"),
+        "--output",
+        str(output / "labels.json"),
+        "--spec",
+        spec,
+        "--log",
+        str(output.parent / "labels.log"),
+    ]
     return subprocess.run(
-        [sys.executable, str(SCRIPTS / "labels.py"), *words], capture_output=True, text=True, timeout=60, check=False
+        [python(), str(SCRIPTS / "labels.py"), *words], capture_output=True, text=True, timeout=60, check=False
     )
 
 
@@ -212,7 +221,7 @@ def test_the_command_writes_what_reads_back(store: Path, tmp_path: Path) -> None
         done = command(store, tmp_path / name / "labels", randomize=True, subset=subset, seed=5)
         assert done.returncode == 0, done.stderr
     folder = tmp_path / "one/labels"
-    read, true_labels = load_labels(folder), load_true_labels(store)[0]
+    read, true_labels = load_labels(folder / "labels.json"), load_true_labels(store / "store.json")[0]
     indices, labels = draw(true_labels, randomize=True, subset=subset, seed=5)
     np.testing.assert_array_equal(read.indices, indices)
     np.testing.assert_array_equal(read.labels, labels)
@@ -255,10 +264,12 @@ def test_the_command_refuses_a_damaged_store(store: Path, tmp_path: Path) -> Non
 
 @pytest.mark.parametrize("name", LABELS_ARRAYS)
 def test_an_altered_label_set_is_refused(name: str, store: Path, tmp_path: Path) -> None:
-    label_sets.write_labels(tmp_path / "labels", SPEC, load_true_labels(store)[0], 3, "toy")
+    true_labels, _ = load_true_labels(store / "store.json")
+    made = label_sets.write_labels(tmp_path / "labels", SPEC, true_labels, 3, "toy")
+    results.write(tmp_path / "labels" / "labels.json", *made)
     path = tmp_path / "labels" / f"{name}.npy"
     data = bytearray(path.read_bytes())
     data[-8] ^= 1
     path.write_bytes(data)
     with pytest.raises(UserError, match=f"{name}.npy is damaged"):
-        load_labels(tmp_path / "labels")
+        load_labels(tmp_path / "labels" / "labels.json")

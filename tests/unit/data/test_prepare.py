@@ -15,6 +15,7 @@ import tiny_torchvision as tiny
 from conftest import SCRIPTS
 from dnn_or_knn.data.store import STORE_ARRAYS, load_store
 from dnn_or_knn.runtime import files
+from forking import python
 
 DIGITS = {"dataset": "digits", "loader": "digits", "channels": 1, "size": 8, "classes": 10}
 #: Runs the script in a process whose torchvision knows the tiny files of a local server.
@@ -30,11 +31,11 @@ sys.exit(command_line.run(prepare.main, prepare.options()))
 
 def words(spec: dict[str, Any], root: Path, store: Path, *more: str) -> list[str]:
     spec = {"stage": "prepare"} | spec
-    return ["--spec", json.dumps(spec), "--root", str(root), "--store", str(store), *more]
+    return ["--spec", json.dumps(spec), "--root", str(root), "--output", str(store / "store.json"), *more]
 
 
 def command(*arguments: str) -> subprocess.CompletedProcess[str]:
-    script = [sys.executable, str(SCRIPTS / "prepare.py")]
+    script = [python(), str(SCRIPTS / "prepare.py")]
     return subprocess.run([*script, *arguments], capture_output=True, text=True, timeout=120, check=False)
 
 
@@ -56,7 +57,7 @@ def test_digits_by_hand(tmp_path: Path) -> None:
     done = command(*words(DIGITS, tmp_path / "nowhere", store, "--log", str(log)))
     assert done.returncode == 0, done.stderr
     assert "digits: 1438 training and 359 test images" in log.read_text()
-    assert load_store(store).train_images.shape == (1438, 1, 8, 8)
+    assert load_store(store / "store.json").train_images.shape == (1438, 1, 8, 8)
     assert sorted(path.name for path in store.iterdir()) == sorted(
         [*(f"{name}.npy" for name in STORE_ARRAYS), "store.json", "store.provenance.json"]
     )
@@ -108,5 +109,5 @@ def test_a_download_stopped_midway_is_recovered(stop: str, tmp_path: Path, serve
     again = local(server, *arguments)
     said = again.communicate(timeout=90)[1]
     assert again.returncode == 0, said
-    assert load_store(store).train_images.shape == (tiny.TRAIN, 3, 32, 32)
+    assert load_store(store / "store.json").train_images.shape == (tiny.TRAIN, 3, 32, 32)
     assert sorted(path.name for path in root.iterdir()) == ["cifar-10-batches-py", "cifar-10-python.tar.gz"]

@@ -23,7 +23,7 @@ from conftest import SCRIPTS
 from dnn_or_knn import numerics
 from dnn_or_knn.features import extraction
 from dnn_or_knn.networks.build import create
-from dnn_or_knn.runtime import command_line, files, gpus, progress, resume
+from dnn_or_knn.runtime import command_line, files, gpus, progress, results, resume
 from dnn_or_knn.runtime.code_digest import code_digest
 from dnn_or_knn.runtime.errors import Interrupted, UserError
 from simulated_cuda import CUDA, simulated
@@ -76,7 +76,8 @@ def save(folder: Path, step: int, content: object) -> None:
 
 def manifest(folder: Path) -> None:
     """Write the training manifest of the weights that are there."""
-    files.write_json(folder / "run" / "training.json", {"files": files.listing(folder / "run" / "checkpoints")})
+    weights = sorted((folder / "run" / "checkpoints").iterdir())
+    results.write(folder / "run" / "training.json", {}, weights)
 
 
 @pytest.fixture(scope="module")
@@ -92,7 +93,7 @@ def inputs(made: SimpleNamespace, tmp_path: Path) -> SimpleNamespace:
     return SimpleNamespace(**{**vars(made), "folder": folder})
 
 
-def command(inputs: SimpleNamespace, out: Path, spec: dict | None = None, *more: str, logits: bool = True) -> list[str]:
+def command(inputs: SimpleNamespace, out: Path, spec: dict | None = None, *more: str) -> list[str]:
     """Return the stage's command line."""
     values = {
         "run": "tiny/wrn-10-1/true-labels/seed0",
@@ -106,17 +107,15 @@ def command(inputs: SimpleNamespace, out: Path, spec: dict | None = None, *more:
         **(spec or {}),
     }
     folder = inputs.folder
-    words = ["--spec", json.dumps(values), "--store", folder / "store", "--labels", folder / "labels"]
-    words += ["--training", folder / "run" / "training.json", "--checkpoints", folder / "run" / "checkpoints"]
-    words += ["--features", out / "features" / "shard", "--manifest", out / "features" / "shard.json"]
-    words += ["--state", out / ".state", "--device", "cpu"]
-    words += ["--logits", out / "logits" / "shard"] if logits else []
+    words = ["--spec", json.dumps(values), "--store", folder / "store" / "store.json"]
+    words += ["--labels", folder / "labels" / "labels.json", "--training", folder / "run" / "training.json"]
+    words += ["--output", out / "features" / "shard.json", "--device", "cpu"]
     return [*map(str, words), *more]
 
 
-def run(inputs: SimpleNamespace, out: Path, spec: dict | None = None, *more: str, logits: bool = True) -> int:
+def run(inputs: SimpleNamespace, out: Path, spec: dict | None = None, *more: str) -> int:
     """Run the stage in this process and return its exit status."""
-    return command_line.run(script.main, script.arguments(), command(inputs, out, spec, *more, logits=logits))
+    return command_line.run(script.main, script.options(), command(inputs, out, spec, *more))
 
 
 def contents(out: Path) -> dict[str, bytes]:
@@ -164,20 +163,24 @@ def test_every_layer_is_that_of_one_image_at_a_time(made, tmp_path, batch_size):
 
 
 def test_manifest_says_what_was_written(made, tmp_path):
-    assert run(made, tmp_path, {"layers": "hidden", "steps": [6], "input_layer": "mean"}, logits=False) == 0
+    assert run(made, tmp_path, {"layers": "hidden", "steps": [6], "input_layer": "mean"}) == 0
     facts = files.read_json(tmp_path / "features" / "shard.json")
     names = ["input", "initial_conv", "unit_1_1", "unit_2_1", "unit_3_1"]
     assert facts["layers"] == [{"name": n, "dimensions": d} for n, d in zip(names, [3, 16, 16, 32, 64], strict=True)]
     assert (facts["train"], facts["test"], facts["steps"]) == (TRAIN, TEST, [6])
-    assert facts["logits"] == {} and not (tmp_path / "logits").exists()
-    assert facts["files"] == files.listing(tmp_path / "features" / "shard")
-    assert sorted(facts["files"]) == sorted(f"step000006_{n}_{s}.npy" for n in names for s in ("train", "test"))
+    expected = [f"shard/step000006_{n}_{s}.npy" for n in names for s in ("train", "test")]
+    expected += [f"../logits/shard/step000006_{s}.npy" for s in ("train", "test")]
+    assert facts["files"] == files.listing(tmp_path / "features", expected)
+    assert (
+        len(list((tmp_path / "features/shard").iterdir())) == 10
+        and len(list((tmp_path / "logits/shard").iterdir())) == 2
+    )
     for layer in facts["layers"]:
         shape = files.read_npy(tmp_path / f"features/shard/step000006_{layer['name']}_train.npy").shape
         assert shape == (TRAIN, layer["dimensions"])
     means = files.read_npy(tmp_path / "features/shard/step000006_input_train.npy")
     np.testing.assert_allclose(means, made.train.mean((2, 3)) / 255, rtol=1e-6)
-    assert not (tmp_path / ".state").exists()
+    assert not list(tmp_path.rglob(".state"))
     assert files.read_json(tmp_path / "features/shard.provenance.json")["precision"] == "float32"
 
 
@@ -227,7 +230,7 @@ def test_an_interrupted_job_goes_on_where_it_stopped(made, tmp_path, monkeypatch
 
     monkeypatch.setattr(extraction, "_load", stop_at_the_last)
     assert run(made, tmp_path / "resumed") == command_line.EXIT_INTERRUPTED
-    assert not (tmp_path / "resumed" / "features").exists()
+    assert not (tmp_path / "resumed" / "features" / "shard").exists()
     assert run(made, tmp_path / "resumed") == 0
     # The first evaluation was on disk, the second was being written.
     assert loaded[:3] == STEPS and loaded[3:] in ([6], [3, 6])
@@ -239,7 +242,7 @@ def leave_state(inputs: SimpleNamespace, out: Path, monkeypatch: pytest.MonkeyPa
     with monkeypatch.context() as patch:
         patch.setattr(resume, "publish", lambda *_: (_ for _ in ()).throw(Interrupted("SIGTERM")))
         assert run(inputs, out, spec) == command_line.EXIT_INTERRUPTED
-    (left,) = (out / ".state").iterdir()
+    (left,) = (out / "features" / ".state").iterdir()
     return left
 
 
@@ -261,7 +264,7 @@ def test_nothing_is_computed_again_once_it_is_finished(made, tmp_path, monkeypat
 def test_damaged_state_is_computed_again(made, tmp_path, monkeypatch, damage):
     assert run(made, tmp_path / "undisturbed") == 0
     left = leave_state(made, tmp_path / "damaged", monkeypatch)
-    path = left / "features" / "step000003_embedding_train.npy"
+    path = left / "kept" / "features" / "step000003_embedding_train.npy"
     if damage == "record":
         path = left / "step000003.json"
         path.write_text(path.read_text()[:50])
@@ -310,10 +313,11 @@ def test_killed_at_random_moments_it_ends_with_the_same_bytes(tmp_path, seed, ki
     while done < kills:
         out = tmp_path / f"attempt{attempt}"
         started = time.monotonic()
-        resumes = (out / ".state").exists()
+        state = out / "features" / ".state"
+        resumes = state.exists()
         words = [sys.executable, str(SCRIPTS / "features.py"), *command(inputs, out)]
         with subprocess.Popen(words, stderr=subprocess.DEVNULL) as child:
-            while not (out / ".state").exists() and child.poll() is None:
+            while not state.exists() and child.poll() is None:
                 time.sleep(0.01)  # imports are over once the state's folder is there
             imports = imports if resumes else time.monotonic() - started
             time.sleep(chance.uniform(0, longest) + resumes * imports)
@@ -331,7 +335,7 @@ def test_sigterm_stops_the_job_before_its_end(tmp_path):
     inputs = make_inputs(tmp_path / "inputs", {**WRN, "width": 4}, scale=2000)
     words = [sys.executable, str(SCRIPTS / "features.py"), *command(inputs, tmp_path / "out")]
     child = subprocess.Popen(words, stderr=subprocess.PIPE, text=True)
-    while not (tmp_path / "out" / ".state").exists():
+    while not (tmp_path / "out" / "features" / ".state").exists():
         assert child.poll() is None
         time.sleep(0.01)
     time.sleep(0.3)
@@ -339,7 +343,13 @@ def test_sigterm_stops_the_job_before_its_end(tmp_path):
     _, errors = child.communicate(timeout=60)
     assert child.returncode == command_line.EXIT_INTERRUPTED, errors
     assert "run again to resume" in errors
-    assert not (tmp_path / "out" / "features").exists()
+    assert not (tmp_path / "out" / "features" / "shard").exists()
+
+
+def test_two_processes_do_not_extract_the_same_shard(made, tmp_path, capsys):
+    with resume.opened(resume.beside(tmp_path / "features" / "shard.json"), "another's"):
+        assert "is in use by another process" in refused(made, tmp_path, capsys)
+    assert run(made, tmp_path) == 0
 
 
 # Memory.
@@ -375,7 +385,7 @@ def refused(inputs: SimpleNamespace, out: Path, capsys: pytest.CaptureFixture, s
     assert run(inputs, out, spec) == command_line.EXIT_USER_ERROR
     errors = [line for line in capsys.readouterr().err.splitlines() if line.startswith("error: ")]
     assert len(errors) == 1
-    assert not (out / "features").exists() and not (out / "logits").exists()
+    assert not (out / "features" / "shard").exists() and not (out / "logits").exists()
     return errors[0]
 
 
@@ -547,14 +557,14 @@ def test_features_on_a_simulated_gpu_are_those_of_the_cpu(made, tmp_path, monkey
         assert run(made, tmp_path / "gpu", spec | {"precision": precision, "batch_size": 7}) == 0
     listing = files.read_json(tmp_path / "cpu" / "features" / "shard.json")["files"]
     for name in listing:
-        first, second = (files.read_npy(tmp_path / which / "features" / "shard" / name) for which in ("cpu", "gpu"))
+        first, second = (files.read_npy(tmp_path / which / "features" / name) for which in ("cpu", "gpu"))
         assert second.dtype == np.float32
         np.testing.assert_allclose(second, first, rtol=tolerance, atol=tolerance * np.abs(first).max())
         if precision == "bf16" and "_input_" not in name:
             assert not np.allclose(second, first, rtol=1e-4)  # it was bf16
     # There go the network, the images and each evaluation's weights; back come its arrays, and whether they are finite.
     there = len(made.models[0].state_dict()) * (1 + len(STEPS)) + 2
-    back = sum("_input_" not in name for name in listing) + 2 * len(STEPS) + 2 * len(STEPS)
+    back = sum("_input_" not in name for name in listing) + 2 * len(STEPS)
     assert device.waits == {"copy": there + back}
 
 
@@ -640,10 +650,7 @@ def test_an_evaluation_that_was_computed_otherwise_is_not_gone_on_from(made, tmp
 
 def another(out: Path, name: str = "another") -> list[str]:
     """Return the arguments that make a shard of its own beside the first."""
-    return [
-        *("--features", str(out / "features" / name), "--manifest", str(out / "features" / f"{name}.json")),
-        *("--logits", str(out / "logits" / name), "--state", str(out / f".state-{name}")),
-    ]
+    return ["--output", str(out / "features" / f"{name}.json")]
 
 
 @pytest.mark.parametrize("layers", [["embedding"], "hidden"])
@@ -726,7 +733,7 @@ def test_the_features_of_every_shard_compile_as_one_graph(made, layers, precisio
     """What torch.compile makes of a forward pass, but for the kernels, which it would write for a GPU."""
     network, device = made.models[3].eval(), torch.device("cpu")
     names = [point.name for point in extraction.select(network, layers) if point.name != "input"]
-    plain = extraction.forward_function(network, names, True, device=device, precision=precision)
+    plain = extraction.forward_function(network, names, device=device, precision=precision)
     compiled = torch.compile(plain, dynamic=False, fullgraph=True, backend="aot_eager")
     with torch.no_grad():
         for batch in (torch.from_numpy(made.train), torch.from_numpy(made.test)):

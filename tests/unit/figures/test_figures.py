@@ -6,7 +6,6 @@ import functools
 import importlib
 import json
 import subprocess
-import sys
 from pathlib import Path
 from typing import Any
 
@@ -18,9 +17,10 @@ from conftest import SCRIPTS
 from dnn_or_knn.figures import panels as drawing
 from dnn_or_knn.figures import style, training_curves, words
 from dnn_or_knn.figures import table as figures
-from dnn_or_knn.runtime import files
+from dnn_or_knn.runtime import results
 from dnn_or_knn.runtime.code_digest import code_digest
 from dnn_or_knn.runtime.errors import UserError
+from forking import python
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 from matplotlib.text import Text
@@ -100,16 +100,15 @@ def test_every_artist_shows_its_rows_of_the_table(number: int) -> None:
     measures = tables()[0].set_index(["dataset", "architecture", "labels", "layer", "split", "model"]).sort_index()
     shown = table[figures.is_drawn(table)]
     for (panel, series), rows in shown.groupby(["panel", "series"]):
-        (line,) = by_gid(figure, f"{panel}/{series}")
-        assert line.get_xdata().tolist() == rows["x"].tolist()
-        assert line.get_ydata().tolist() == rows["y"].tolist()
+        lines = [*by_gid(figure, f"{panel}/{series}/input"), *by_gid(figure, f"{panel}/{series}")]
+        assert [x for line in lines for x in line.get_xdata()] == rows["x"].tolist()
+        assert [y for line in lines for y in line.get_ydata()] == rows["y"].tolist()
         last = rows.iloc[-1]
         source, factor = next(value for word, value in SOURCES.items() if word in last["quantity"])
         here = measures.loc[tuple(last[["dataset", "architecture", "labels", "layer", "split", "model"]])]
         assert last["y"] == pytest.approx(here.sort_values("step")[source].iloc[-1] * factor)
-    lines = [
-        a for a in figure.findobj() if str(a.get_gid()).split("/")[0] in set(shown["panel"]) and "/" in a.get_gid()
-    ]
+    names = [str(artist.get_gid()).removesuffix("/input") for artist in figure.findobj() if artist.get_gid()]
+    lines = {name for name in names if "/" in name and name.split("/")[0] in set(shown["panel"])}
     assert len(lines) == shown.groupby(["panel", "series"]).ngroups, "a line is drawn that is not in the table"
 
 
@@ -229,7 +228,7 @@ def test_one_data_set_shrinks_the_grid(number: int) -> None:
         for ax in panels(figure)
     }
     expected: dict[int, dict[tuple[int, int], str]] = {
-        1: {(0, 0): "WRN-28-10", (0, 1): "LeNet", (0, 2): "MLP-640"},
+        1: {(0, 0): "Digits, WRN-28-10", (0, 1): "Digits, LeNet", (0, 2): "Digits, MLP-640"},
         3: {(0, 0): "Digits"},
         4: {(0, 0): "True labels", (0, 1): "Random labels"},
         5: {(0, 0): "Digits", (1, 0): "", (2, 0): ""},
@@ -299,7 +298,8 @@ def test_figure_4_shows_the_layers_in_order_and_the_network() -> None:
     lowest = panels(figure)[-2]
     assert tuple(label.get_text() for label in lowest.get_xticklabels()) == synthetic.LAYERS
     assert all(label.get_rotation() == 90 for label in lowest.get_xticklabels())
-    assert by_gid(figure, "a/k-NN, train")[0].get_xdata().tolist() == list(range(15))
+    assert by_gid(figure, "a/k-NN, train")[0].get_xdata().tolist() == list(range(1, 15))
+    assert by_gid(figure, "a/k-NN, train/input")[0].get_xdata().tolist() == [0]
     (points,) = by_gid(figure, "a/published")
     assert (points.get_xdata().tolist(), points.get_ydata().tolist()) == ([3.0], [93.73])
     assert by_gid(figure, "c/published") and not by_gid(figure, "b/published") and not by_gid(figure, "e/published")
@@ -312,8 +312,10 @@ def test_figure_4_shows_the_layers_in_order_and_the_network() -> None:
 
 def test_figure_4_does_not_count_pixels_where_the_probes_see_means() -> None:
     for spec, shown in ((specification(4), "3,072"), (specification(4, input_layer="mean"), "means")):
-        (diagram,) = by_gid(draw(4, tables(), spec)[0], "diagram")
+        figure, _ = draw(4, tables(), spec)
+        (diagram,) = by_gid(figure, "diagram")
         texts = [text.get_text() for text in diagram.texts]
+        assert bool(by_gid(figure, "a/k-NN, train/input")) == (shown == "3,072"), "pixels alone stand apart"
         assert shown in texts and ("3,072" in texts) != ("means" in texts)
 
 
@@ -336,7 +338,7 @@ def test_an_early_point_that_dwarfs_the_rest_is_cut_off_and_said() -> None:
 def test_words_say_what_is_shown(number: int) -> None:
     spec = specification(number)
     table = figures.assemble(*tables(), layout(spec), spec)
-    alt, caption = words.describe(layout(spec), table), words.caption(layout(spec), table)
+    alt, caption = words.describe(layout(spec), table), words.caption(layout(spec), table, ())
     assert len(caption) > 80 and caption.endswith(".")
     assert all(f"({letter}) " in alt for letter in table["panel"].unique()) and "$" not in alt + caption
     last = table[figures.is_drawn(table) & (table["panel"] == "a")].iloc[-1]
@@ -359,7 +361,7 @@ def test_a_change_of_one_figure_makes_only_that_one_stale() -> None:
 
 def command(script: str, spec: dict[str, Any], *arguments: object) -> subprocess.CompletedProcess:
     """Run a stage script."""
-    words = [sys.executable, str(SCRIPTS / script), "--spec", json.dumps(spec), *map(str, arguments)]
+    words = [python(), str(SCRIPTS / script), "--spec", json.dumps(spec), *map(str, arguments)]
     return subprocess.run(words, capture_output=True, text=True, timeout=120)
 
 
@@ -370,7 +372,14 @@ def test_the_script_writes_the_same_files_every_time(tmp_path: Path) -> None:
     spec = specification(4, ("digits",))
     for name in ("a", "b"):
         done = command(
-            "figure.py", spec, "--measures", folder, "--training", training, "--output", tmp_path / name / "figure4"
+            "figure.py",
+            spec,
+            "--measures",
+            folder / "measures.json",
+            "--training",
+            training,
+            "--output",
+            tmp_path / name / "figure4.json",
         )
         assert done.returncode == 0, done.stderr
     kinds = ("csv", "json", "pdf", "png", "provenance.json")
@@ -393,7 +402,9 @@ def test_the_script_writes_the_same_files_every_time(tmp_path: Path) -> None:
 def test_the_script_draws_what_is_missing_and_takes_no_training(tmp_path: Path) -> None:
     folder = synthetic.write(tmp_path / "measures", datasets=("digits",), labels=("true-labels",))
     spec = specification(7, ("digits",), missing=["digits/wrn-28-10/overfit"])
-    done = command("figure.py", spec, "--measures", folder, "--training", "--output", tmp_path / "figure7")
+    done = command(
+        "figure.py", spec, "--measures", folder / "measures.json", "--training", "--output", tmp_path / "figure7.json"
+    )
     assert done.returncode == 0, done.stderr
     written = pd.read_csv(tmp_path / "figure7.csv")
     assert set(written["note"]) == {"not configured: digits/wrn-28-10/overfit"} and written["y"].isna().all()
@@ -408,7 +419,14 @@ def test_the_script_refuses_bad_input_in_one_sentence(
     script = importlib.import_module("figure")
     for spec, sentence in ((specification(9), "1 to 7"), (specification(1), "measures.parquet is missing")):
         args = script.options().parse_args(
-            ["--spec", json.dumps(spec), "--measures", str(tmp_path), "--output", str(tmp_path / "out/figure")]
+            [
+                "--spec",
+                json.dumps(spec),
+                "--measures",
+                str(tmp_path / "measures.json"),
+                "--output",
+                str(tmp_path / "out/figure.json"),
+            ]
         )
         with pytest.raises(UserError, match=sentence):
             script.main(args)
@@ -434,8 +452,7 @@ def histories(folder: Path, runs: list[str], steps: int = 450) -> dict[str, Path
     for run in runs:
         (folder / run).mkdir(parents=True)
         table.to_csv(folder / run / "history.csv", index=False)
-        listing = files.listing(folder / run, ["history.csv"])
-        files.write_json(folder / run / "training.json", {"history": listing["history.csv"]})
+        results.write(folder / run / "training.json", {}, [folder / run / "history.csv"])
     return {run: folder / run / "history.csv" for run in runs}
 
 
@@ -497,13 +514,23 @@ def test_the_training_curves_script(tmp_path: Path) -> None:
     runs = ["digits/lenet/true-labels/seed0"]
     histories(tmp_path, runs)
     done = command(
-        "training_curves.py", {"runs": runs}, "--results", tmp_path, "--output", tmp_path / "figures/training"
+        "training_curves.py",
+        {"runs": runs},
+        "--training",
+        tmp_path / runs[0] / "training.json",
+        "--output",
+        tmp_path / "figures/training.json",
     )
     assert done.returncode == 0, done.stderr
     assert "(a) Digits, LeNet, true labels: loss" in json.loads((tmp_path / "figures/training.json").read_text())["alt"]
     (tmp_path / runs[0] / "history.csv").write_text("step,loss\n")
     done = command(
-        "training_curves.py", {"runs": runs}, "--results", tmp_path, "--output", tmp_path / "figures/training"
+        "training_curves.py",
+        {"runs": runs},
+        "--training",
+        tmp_path / runs[0] / "training.json",
+        "--output",
+        tmp_path / "figures/training.json",
     )
     assert done.returncode == 2 and "history.csv is damaged" in done.stderr
     (tmp_path / runs[0] / "history.csv").unlink()
@@ -511,13 +538,25 @@ def test_the_training_curves_script(tmp_path: Path) -> None:
         training_curves.data({run: tmp_path / run / "history.csv" for run in runs})
 
 
-@pytest.mark.parametrize(
-    ("number", "zooms"), [(1, True), (2, True), (3, True), (4, False), (5, True), (6, True), (7, True)]
-)
-def test_captions_speak_of_insets_where_there_can_be_some(number: int, zooms: bool) -> None:
+@pytest.mark.parametrize("number", NUMBERS)
+def test_captions_speak_of_what_is_drawn_and_of_nothing_else(number: int) -> None:
     figure, table = drawn(number)
-    assert (words.INSETS in words.caption(layout(specification(number)), table)) is zooms
-    assert zooms or not by_gid(figure, "inset")
+    gids = {str(artist.get_gid()) for artist in figure.findobj()}
+    caption = words.caption(layout(specification(number)), table, gids)
+    assert (words.INSETS in caption) == ("inset" in gids)
+    assert (words.MEMORIZATION in caption) == (number in (6, 7))
+    assert words.CUT not in caption and words.PUBLISHED not in caption
+    assert not ("inset" in gids and number == 4)
+
+
+def test_differences_of_one_image_are_not_enlarged() -> None:
+    measures, runs = tables(datasets=("digits",))
+    close = measures.copy()
+    close.loc[close["split"] == "test", "accuracy"] = 0.9 * (1 - np.exp(-close["step"] / 20))
+    close.loc[(close["split"] == "test") & (close["model"] == "lr"), "accuracy"] += 0.01
+    for images, opens in ((10_000, True), (100, False)):
+        figure, _ = draw(1, (close.assign(count=images), runs), specification(1, ("digits",)))
+        assert bool(by_gid(figure, "inset")) is opens
 
 
 def test_the_end_of_an_overfit_run_is_enlarged_where_its_divergences_lie_on_each_other() -> None:

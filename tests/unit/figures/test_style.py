@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from itertools import combinations
 from pathlib import Path
 from typing import Any
 
@@ -16,12 +17,30 @@ from matplotlib.colors import to_hex, to_rgb
 from matplotlib.figure import Figure
 
 STYLE = style.style({})
+WHITE = np.array([0.9505, 1.0, 1.089])
+
+
+#: What a deuteranope sees of linear RGB (Machado, Oliveira and Fernandes 2009, severity 1).
+DEUTERANOPE = np.array(
+    [[0.367322, 0.860646, -0.227968], [0.280085, 0.672501, 0.047413], [-0.011820, 0.042940, 0.968881]]
+)
+
+
+def linear(colour: str) -> np.ndarray:
+    """Return a colour's linear RGB."""
+    return np.array([c / 12.92 if c <= 0.04045 else ((c + 0.055) / 1.055) ** 2.4 for c in to_rgb(colour)])
 
 
 def luminance(colour: str) -> float:
     """Return the relative luminance of a colour, 0 black, 1 white."""
-    linear = [c / 12.92 if c <= 0.04045 else ((c + 0.055) / 1.055) ** 2.4 for c in to_rgb(colour)]
-    return float(np.dot([0.2126, 0.7152, 0.0722], linear))
+    return float(np.dot([0.2126, 0.7152, 0.0722], linear(colour)))
+
+
+def lab(rgb: np.ndarray) -> np.ndarray:
+    """Return linear RGB as CIELAB under D65, in which a distance of 2 can just be seen."""
+    xyz = np.array([[0.4124, 0.3576, 0.1805], [0.2126, 0.7152, 0.0722], [0.0193, 0.1192, 0.9505]]) @ rgb.clip(0, 1)
+    x, y, z = np.where(xyz > 0.008856 * WHITE, np.cbrt(xyz / WHITE), 7.787 * xyz / WHITE + 16 / 116)
+    return np.array([116 * y - 16, 500 * (x - y), 200 * (y - z)])
 
 
 def rows(y: Any, *, seeds: int = 1, converged: Any = True) -> pd.DataFrame:
@@ -59,11 +78,17 @@ def test_names_as_print_shows_them() -> None:
 
 def test_colours_are_the_papers_and_differ_in_grey() -> None:
     red, green, blue = (np.array(to_rgb(style.COLOURS[name])) for name in ("knn", "lr", "svm"))
+    everything = [*style.COLOURS.values(), *style.MORE_COLOURS, *style.ARCHITECTURE_COLOURS, style.GREY, style.LIGHT]
+    assert min(1.05 / (luminance(colour) + 0.05) for colour in everything) >= 3, "too pale on white"
     assert style.COLOURS["dnn"] == "#000000"
     assert red.argmax() == 0 and green.argmax() == 1 and blue.argmax() == 2
     for colours in (list(style.COLOURS.values()), list(style.ARCHITECTURE_COLOURS[:3])):
         grey = sorted(luminance(colour) ** (1 / 2.2) for colour in colours)
         assert min(np.diff(grey)) > 0.09, "two curves would have one grey"
+        for simulated in (np.eye(3), DEUTERANOPE):
+            seen = [lab(simulated @ linear(colour)) for colour in colours]
+            distances = [np.linalg.norm(one - other) for one, other in combinations(seen, 2)]
+            assert min(distances) > 30, "two curves would have one colour"
     assert not set(style.COLOURS.values()) & set(style.ARCHITECTURE_COLOURS)
     assert len(set(style.MARKERS.values())) == len(style.MARKERS)
 
@@ -134,10 +159,11 @@ def test_an_inset_never_covers_a_curve(seed: int, count: int, wild: bool) -> Non
         rise = 1 - np.exp(-x * rng.uniform(1, 30))
         y = rng.uniform(0, 1, 30) if wild else rng.uniform(0.1, 0.4) + rise * rng.uniform(0.1, 0.5)
         curves.append((x, y))
-    place = insets.free_place(curves, (0.12, 0.05))
+    place = insets.free_place(curves, (0.12, 0.05), [0.7] if wild else [])
     if place is None:
         return
     left, low, width, height = place
+    assert not (wild and left - 0.12 < 0.7 < left + width), "the memorization line stays uncovered"
     assert left >= 0.12 and low >= 0.05 and left + width <= 1 and low + height <= 1
     dense = np.linspace(0.04, 0.96, 2000)
     for _, y in curves:
@@ -146,8 +172,13 @@ def test_an_inset_never_covers_a_curve(seed: int, count: int, wild: bool) -> Non
         assert not covered.any()
 
 
-@pytest.mark.parametrize(("distance", "opens"), [(0.5, True), (30.0, False)])
-def test_an_inset_opens_only_where_curves_lie_on_each_other(distance: float, opens: bool) -> None:
+@pytest.mark.parametrize(
+    ("distance", "least", "length", "opens"),
+    [(0.5, 0.4, 40, True), (0.5, 0.6, 40, False), (30.0, 0.0, 40, False), (0.5, 0.0, 25, False)],
+)
+def test_an_inset_opens_only_where_whole_curves_lie_on_each_other_but_differ(
+    distance: float, least: float, length: int, opens: bool
+) -> None:
     x = np.arange(40.0)
     curves = [(x, 60 * (1 - np.exp(-x / 2)) + shift) for shift in (0.0, distance)]
     with style.applied(STYLE):
@@ -155,13 +186,14 @@ def test_an_inset_opens_only_where_curves_lie_on_each_other(distance: float, ope
         ax = figure.add_subplot()
         for number, (_, y) in enumerate(curves):
             style.curve(ax, rows(y), Look("#123456", "o"), gid=f"{number}")
-        curves = [(x * 10, y) for x, y in curves]
+        curves = [(x * 10, curves[0][1]), (x[:length] * 10, curves[1][1][:length])]
         style.settle(figure)
-        child = insets.inset(ax, curves, (0.1, 0.05))
+        child = insets.inset(ax, curves, (0.1, 0.05), least)
     assert (child is not None) == opens
     if child is not None:
         low, high = child.get_ylim()
         assert low < 60 < 60 + distance < high and high - low < 5
+        assert len(child.get_xticks()) >= 2 and child.xaxis.get_tick_params()["labelbottom"]
         for number in range(2):
             (copy,) = by_gid(figure, f"inset/{number}")
             (line,) = by_gid(figure, str(number))

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import json
 import subprocess
-import sys
 from pathlib import Path
 from typing import Any
 
@@ -14,6 +13,8 @@ import pytest
 from conftest import SCRIPTS
 from dnn_or_knn.measures import tables
 from dnn_or_knn.runtime import files
+from dnn_or_knn.runtime.results import write as listed
+from forking import python
 
 TRAIN, TEST, CLASSES, STEPS = 60, 40, 4, [0, 10, 20]
 PROBES = {
@@ -53,17 +54,15 @@ def results(tmp_path: Path) -> Path:
             for split, truth in labels.items():
                 values = np.eye(CLASSES)[truth] + noise * rng.normal(size=(len(truth), CLASSES))
                 logits[f"step{step:06d}_{split}"] = values.astype(np.float32) * 5
-        listing = {}
+        made = []
         if layers == ["embedding"]:
-            listing = _save(run / "logits" / shard["name"], logits)
-        files.write_json(
-            run / "features" / f"{shard['name']}.json",
-            {"layers": [{"name": n, "dimensions": 4} for n in layers], "logits": listing},
-        )
+            made = files.write_arrays(run / "logits" / shard["name"], logits)
+        facts = {"layers": [{"name": n, "dimensions": 4} for n in layers]}
+        listed(run / "features" / f"{shard['name']}.json", facts, made)
         _fits(run, shard, layers, rng)
     lines = ["step,loss,train_accuracy,test_accuracy", "0,1.4,0.25,0.25", "5,1.0,,", "15,0.5,1.0,0.5"]
     (run / "history.csv").write_text("\n".join(lines) + "\n")
-    files.write_json(run / "training.json", {"history": files.listing(run, ["history.csv"])["history.csv"]})
+    listed(run / "training.json", {}, [run / "history.csv"])
     return tmp_path
 
 
@@ -86,22 +85,15 @@ def _fits(run: Path, shard: dict[str, Any], layers: list[str], rng: np.random.Ge
             for s in shard["steps"]
             for layer in layers
         }
-        manifest = {"files": files.listing(folder), "fits": reports}
-        files.write_json(run / "probes" / probe / f"{shard['name']}.json", manifest)
-
-
-def _save(folder: Path, arrays: dict[str, np.ndarray]) -> dict[str, Any]:
-    for name, array in arrays.items():
-        files.write_npy(folder / f"{name}.npy", array)
-    return files.listing(folder)
+        listed(run / "probes" / probe / f"{shard['name']}.json", {"fits": reports}, sorted(folder.iterdir()))
 
 
 def _manifest(folder: Path, name: str, arrays: dict[str, np.ndarray], **facts: Any) -> None:
-    files.write_json(folder / name, {**facts, "files": _save(folder, arrays)})
+    listed(folder / name, facts, files.write_arrays(folder, arrays))
 
 
 def command(script: str, *words: str | Path, **values: Any) -> subprocess.CompletedProcess[str]:
-    line = [sys.executable, str(SCRIPTS / script), "--spec", json.dumps(values), *map(str, words)]
+    line = [python(), str(SCRIPTS / script), "--spec", json.dumps(values), *map(str, words)]
     return subprocess.run(line, capture_output=True, text=True)
 
 
@@ -109,10 +101,20 @@ def measure(results: Path, output: Path | None = None, **changes: Any) -> subpro
     run = results / "toy/mlp4/true-labels/seed0"
     return command(
         "measures.py",
-        *("--store", results / "toy/store", "--labels", results / "toy/labels/true-labels/seed0", "--run", run),
-        *("--history", run / "history.csv", "--output", output or run / "measures"),
+        *(
+            "--store",
+            results / "toy/store/store.json",
+            "--labels",
+            results / "toy/labels/true-labels/seed0/labels.json",
+        ),
+        *("--training", run / "training.json", "--output", (output or run / "measures") / "measures.json"),
         **spec(**changes),
     )
+
+
+def collect(results: Path, run: str) -> subprocess.CompletedProcess[str]:
+    made = results / run / "measures" / "measures.json"
+    return command("collect.py", "--measures", made, "--output", results / "measures" / "measures.json", runs=[run])
 
 
 def test_table_of_a_run_and_of_the_experiment(results):
@@ -134,9 +136,7 @@ def test_table_of_a_run_and_of_the_experiment(results):
     assert (sampled % 1 > 0).all()  # `smoothed`: not a whole number of samples
     _check_rows(results, table, replicates)
 
-    collected = command(
-        "collect.py", "--results", results, "--output", results / "measures", runs=["toy/mlp4/true-labels/seed0"]
-    )
+    collected = collect(results, "toy/mlp4/true-labels/seed0")
     assert collected.returncode == 0, collected.stderr
     pd.testing.assert_frame_equal(tables.read(results / "measures"), table)
     csv = pd.read_csv(results / "measures/measures.csv")
@@ -185,9 +185,8 @@ def test_the_same_input_gives_the_same_bytes(results):
 
 def _shorten_logits(run: Path) -> str:
     files.write_npy(run / "logits/steps000020-000020/step000020_test.npy", np.zeros((TEST - 1, CLASSES), np.float32))
-    manifest = files.read_json(run / "features/steps000020-000020.json")
-    manifest["logits"] = files.listing(run / "logits/steps000020-000020")
-    files.write_json(run / "features/steps000020-000020.json", manifest)
+    manifest = run / "features/steps000020-000020.json"
+    listed(manifest, files.read_json(manifest), sorted((run / "logits/steps000020-000020").iterdir()))
     return "40 labels"
 
 
@@ -219,8 +218,6 @@ def test_more_neighbours_than_kept_is_refused(results):
 def test_collect_refuses_anothers_tables(results):
     assert measure(results).returncode == 0
     (results / "toy/mlp4/true-labels/seed0").rename(results / "toy/mlp4/true-labels/seed1")
-    done = command(
-        "collect.py", "--results", results, "--output", results / "measures", runs=["toy/mlp4/true-labels/seed1"]
-    )
+    done = collect(results, "toy/mlp4/true-labels/seed1")
     assert done.returncode == 2 and "toy/mlp4/true-labels/seed0" in done.stderr
     assert not (results / "measures").exists()

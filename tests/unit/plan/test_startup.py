@@ -6,6 +6,7 @@ import shutil
 import subprocess
 from pathlib import Path
 from types import SimpleNamespace
+from typing import Any
 
 import pytest
 from conftest import ROOT
@@ -43,6 +44,36 @@ def test_only_the_head_forces_what_is_stale(monkeypatch: pytest.MonkeyPatch) -> 
         workflow = SimpleNamespace(is_main_process=main, rerun_triggers=triggers, dag=dag)
         assert startup.forcing(jobs, workflow)(None) == []
         assert dag.forcefiles == forced
+
+
+@pytest.mark.parametrize(
+    ("device", "local", "here", "beside", "training", "probe"),
+    [
+        ("auto", True, 1, 2, (1,), (0, 1)),  # a workstation: a place beside the training
+        ("auto", True, 1, 0, (1,), (1, 0)),  # a small card: a training's
+        ("auto", True, 0, 2, (0,), (0, 0)),  # no card
+        ("cuda", True, 0, 2, (1,), (0, 1)),  # none is seen here, and the job will say so
+        ("auto", False, 0, 2, (1,), (1, 0)),  # a cluster: a GPU each
+        ("cpu", False, 1, 2, (0,), (0, 0)),
+    ],
+)
+def test_probes_ask_for_a_place_of_their_own_on_a_workstation(
+    device: str,
+    local: bool,
+    here: int,
+    beside: int,
+    training: tuple[int, ...],
+    probe: tuple[int, ...],
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.setattr(startup, "local_gpus", lambda: here)
+
+    def asked(resources: dict[str, Any], *names: str) -> tuple[int, ...]:
+        return tuple(resources[name](None) if callable(resources[name]) else resources[name] for name in names)
+
+    of_training, of_probe = startup.gpu(device, lambda: local, beside)
+    assert asked(of_training, "gpu") == training
+    assert asked(of_probe, "gpu", "gpu_place") == probe
 
 
 def test_make_clean_keeps_the_records_of_what_it_keeps(tmp_path: Path) -> None:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import argparse
+import importlib
 import importlib.util
 import json
 import os
@@ -20,8 +21,9 @@ import pytest
 import torch
 from conftest import SCRIPTS
 from dnn_or_knn import numerics
+from dnn_or_knn.features import dumps
 from dnn_or_knn.probes import common as probes
-from dnn_or_knn.runtime import command_line, files
+from dnn_or_knn.runtime import command_line, files, results, resume
 from dnn_or_knn.runtime.errors import UserError
 
 TRAIN, TEST, CLASSES, STEPS, LAYERS = 30, 12, 3, [0, 100], ["input", "embedding"]
@@ -42,24 +44,21 @@ def make_run(folder: Path, *, dimensions: int = 6) -> None:
         for split in ("train", "test")
     }
     listed = [{"name": layer, "dimensions": dimensions} for layer in LAYERS]
-    save(folder / "features", features, "../features.json", steps=STEPS, layers=listed)
+    save(folder / "features/shard", features, "../shard.json", steps=STEPS, layers=listed)
 
 
 def save(folder: Path, arrays: dict[str, np.ndarray], manifest: str, **facts: Any) -> None:
-    for name, array in arrays.items():
-        files.write_npy(folder / f"{name}.npy", array)
-    listing = files.listing(folder, [f"{name}.npy" for name in arrays])
-    files.write_json(folder / manifest, {**facts, "files": listing})
+    results.write(Path(os.path.normpath(folder / manifest)), facts, files.write_arrays(folder, arrays))
 
 
 def damage(folder: Path, name: str, value: float) -> None:
     """Put a value into one feature file, and its new digest into the manifest."""
-    features = files.read_npy(folder / "features" / f"{name}.npy")
+    path = folder / "features/shard" / f"{name}.npy"
+    features = files.read_npy(path)
     features[2, 1] = value
-    files.write_npy(folder / "features" / f"{name}.npy", features)
-    manifest = files.read_json(folder / "features.json")
-    manifest["files"] |= files.listing(folder / "features", [f"{name}.npy"])
-    files.write_json(folder / "features.json", manifest)
+    files.write_npy(path, features)
+    manifest = folder / "features/shard.json"
+    results.write(manifest, files.read_json(manifest), sorted(path.parent.iterdir()))
 
 
 def command(folder: Path, output: str = "knn", **changes: Any) -> list[str]:
@@ -75,13 +74,10 @@ def command(folder: Path, output: str = "knn", **changes: Any) -> list[str]:
     }
     options = {
         "spec": json.dumps(spec),
-        "store": folder / "store",
-        "labels": folder / "labels",
-        "features-manifest": folder / "features.json",
-        "features": folder / "features",
-        "output": folder / output,
-        "manifest": folder / f"{output}.json",
-        "state": folder / ".state" / output,
+        "store": folder / "store/store.json",
+        "labels": folder / "labels/labels.json",
+        "features": folder / "features/shard.json",
+        "output": folder / f"{output}.json",
         "device": "cpu",
         "log": folder / f"{output}.log",
     }
@@ -104,8 +100,13 @@ def run(tmp_path: Path) -> Path:
     return tmp_path
 
 
+def same_fits(run: Path, *outputs: str) -> None:
+    one, other = ((run / f"{output}.json").read_text().replace(f"{output}/", "") for output in outputs)
+    assert one == other
+
+
 def parsed(script: ModuleType, words: list[str]) -> argparse.Namespace:
-    return script.arguments().parse_args(words)
+    return script.options().parse_args(words)
 
 
 def test_the_command_fits_every_step_and_layer(run: Path) -> None:
@@ -114,8 +115,8 @@ def test_the_command_fits_every_step_and_layer(run: Path) -> None:
     names = [f"step{step:06d}_{layer}" for step in STEPS for layer in LAYERS]
     manifest = files.read_json(run / "knn.json")
     assert list(manifest["fits"]) == sorted(names) and manifest["layers"] == LAYERS
-    assert sorted(manifest["files"]) == sorted(f"{name}.npz" for name in names)
-    files.check(run / "knn", manifest["files"])
+    assert sorted(manifest["files"]) == sorted(f"knn/{name}.npz" for name in names)
+    files.check(run, manifest["files"])
     assert "seconds" not in json.dumps(manifest)
     with np.load(run / "knn" / "step000100_embedding.npz") as arrays:
         assert arrays["train_neighbours"].shape == (TRAIN, 4) and arrays["test_distances"].shape == (TEST, 4)
@@ -128,7 +129,7 @@ def test_the_same_job_gives_the_same_bytes(run: Path, script: ModuleType) -> Non
     for output in ("one", "two"):
         script.main(parsed(script, command(run, output)))
         time.sleep(1.1)  # zip files note times to two seconds
-    assert (run / "one.json").read_bytes() == (run / "two.json").read_bytes()
+    same_fits(run, "one", "two")
     assert files.listing(run / "one") == files.listing(run / "two")
 
 
@@ -149,9 +150,9 @@ def test_a_shard_of_one_step_gives_the_same_fits(
     probe = {"kind": module, "module": module, "options": options}
     script.main(parsed(script, command(run, "all", **probe)))
     script.main(parsed(script, command(run, "some", steps=[100], layers=["embedding"], **probe)))
-    some = files.read_json(run / "some.json")
-    assert list(some["files"]) == ["step000100_embedding.npz"]
-    assert some["files"].items() <= files.read_json(run / "all.json")["files"].items()
+    name = "step000100_embedding.npz"
+    some, every = (files.read_json(run / f"{output}.json")["files"] for output in ("some", "all"))
+    assert list(some) == [f"some/{name}"] and some[f"some/{name}"] == every[f"all/{name}"]
 
 
 #: Runs the script with a probe whose third fit never ends.
@@ -178,7 +179,7 @@ def test_a_killed_job_resumes(run: Path, script: ModuleType, number: signal.Sign
     job = subprocess.Popen([sys.executable, "-c", DRIVER, SCRIPTS / "probe.py", *command(run)], stderr=subprocess.PIPE)
     kept = run / ".state" / "knn"
     deadline = time.monotonic() + 300
-    while len(list(kept.glob("*/*.json"))) < 2 and time.monotonic() < deadline:
+    while len(list(kept.glob("step*.json"))) < 2 and time.monotonic() < deadline:
         time.sleep(0.05)
     time.sleep(0.2)
     os.kill(job.pid, number)
@@ -187,7 +188,7 @@ def test_a_killed_job_resumes(run: Path, script: ModuleType, number: signal.Sign
     script.main(parsed(script, command(run)))
     assert files.read_json(run / "knn.provenance.json")["fits_resumed"] == 2
     script.main(parsed(script, command(run, "whole")))
-    assert (run / "knn.json").read_bytes() == (run / "whole.json").read_bytes()
+    same_fits(run, "knn", "whole")
 
 
 @pytest.mark.parametrize("change", ["features", "options", "file"])
@@ -208,12 +209,21 @@ def test_what_was_finished_is_used_only_if_nothing_changed(
     if change == "options":
         changes["options"] = {"metric": "l1", "k_max": 4, "pca": None}
     if change == "file":
-        next((run / ".state/knn").glob("*/step000000_input.npz")).write_bytes(b"half")
+        (run / ".state/knn/kept/step000000_input.npz").write_bytes(b"half")
     script.main(parsed(script, command(run, **changes)))
     resumed = {"features": 3, "options": 0, "file": 3}[change]
     assert files.read_json(run / "knn.provenance.json")["fits_resumed"] == resumed
     script.main(parsed(script, command(run, "whole", **changes)))
-    assert (run / "knn.json").read_bytes() == (run / "whole.json").read_bytes()
+    same_fits(run, "knn", "whole")
+
+
+def test_two_processes_do_not_make_the_same_fits(run: Path, script: ModuleType) -> None:
+    with (
+        resume.opened(resume.beside(run / "knn.json"), "another's"),
+        pytest.raises(UserError, match=r"\.state/knn is in use by another process \(\d+\); wait for it"),
+    ):
+        script.main(parsed(script, command(run)))
+    assert not (run / "knn").exists()
 
 
 def test_pca_leaves_the_layers_that_it_is_to_skip(run: Path, script: ModuleType) -> None:
@@ -242,61 +252,56 @@ def test_features_that_were_let_go_are_made_again_or_the_job_stops(
     run: Path, script: ModuleType, monkeypatch: pytest.MonkeyPatch, same: bool
 ) -> None:
     script.main(parsed(script, command(run, "before")))
-    (run / "features").rename(run / "aside")
+    (run / "features/shard").rename(run / "aside")
+    (run / "checkpoints").mkdir()
 
     def extract(args: argparse.Namespace) -> None:
         assert args.spec == {"precision": "auto", "batch_size": 7} and args.device == "cpu"
-        shutil.copytree(run / "aside", args.features)
-        manifest = files.read_json(run / "features.json")
+        assert args.training == run / "training.json" and not args.readers
+        shutil.copytree(run / "aside", args.output.with_suffix(""))
+        manifest = files.read_json(run / "features/shard.json")
         if not same:
-            manifest["files"]["step000000_input_test.npy"]["sha256"] = "0" * 64
-        files.write_json(args.manifest, manifest)
+            manifest["files"]["shard/step000000_input_test.npy"]["sha256"] = "0" * 64
+        files.write_json(args.output, manifest)
         torch.backends.cuda.matmul.allow_tf32 = True  # as at `precision: tf32`
 
-    import features
-
-    monkeypatch.setattr(features, "main", extract)
-    words = ["--extraction", '{"precision": "auto", "batch_size": 7}', "--training", str(run / "training.json")]
-    job = parsed(script, [*command(run), *words, "--checkpoints", str(run)])
+    monkeypatch.setattr(importlib.import_module("dnn_or_knn.features.job"), "run", extract)
+    job = parsed(script, [*command(run), "--extraction", '{"precision": "auto", "batch_size": 7}'])
     if same:
         script.main(job)
-        assert (run / "knn.json").read_bytes() == (run / "before.json").read_bytes()
+        same_fits(run, "knn", "before")
         assert files.read_json(run / "knn.provenance.json")["features_extracted_again"]
         assert not torch.backends.cuda.matmul.allow_tf32
     else:
-        with pytest.raises(UserError, match=r"extracted again are not those that .*features\.json lists"):
+        with pytest.raises(UserError, match=r"extracted again are not those that .*shard\.json lists"):
             script.main(job)
         numerics.set_precision("float32", torch.device("cpu"))
         assert not (run / "knn.json").exists()
-    assert not (run / "features").exists() and not list((run / ".state").glob("*-features"))
+    assert not (run / "features/shard").exists() and not list((run / ".state").glob("*-features"))
 
 
 def test_features_let_go_and_weights_gone_is_one_sentence(run: Path, script: ModuleType) -> None:
-    shutil.rmtree(run / "features")
-    words = ["--extraction", "{}", "--training", str(run / "training.json"), "--checkpoints", str(run / "checkpoints")]
+    shutil.rmtree(run / "features/shard")
     with pytest.raises(UserError, match=r"is gone too; delete .*training\.json and run again to train anew"):
-        script.main(parsed(script, [*command(run), *words]))
+        script.main(parsed(script, [*command(run), "--extraction", "{}"]))
 
 
 def test_the_last_probe_lets_the_features_go(run: Path, script: ModuleType) -> None:
-    marks = run / ".state" / "unprobed"
-    marks.mkdir(parents=True)
-    for probe in ("knn", "svm"):
-        (marks / probe).touch()
+    dumps.await_readers(run / "features/shard.json", ["knn", "svm"])
     # A probe that is new since then reads them too.
     for probe, there in (("knn", True), ("new", True), ("svm", False)):
-        script.main(parsed(script, [*command(run, probe), "--unprobed", str(marks / probe)]))
-        assert (run / "features").exists() == there
-    assert not marks.exists()
+        script.main(parsed(script, [*command(run, probe), "--reader", probe]))
+        assert (run / "features/shard").exists() == there
+    assert not dumps.marks_of(run / "features/shard.json").exists()
 
 
 @pytest.mark.parametrize(
     ("prepare", "changes", "words"),
     [
         (lambda run: damage(run, "step000100_input_train", np.nan), {}, "seed0, step 100, input: 1 train features are"),
-        (lambda run: (run / "features/step000000_input_test.npy").write_bytes(b"x"), {}, "is damaged: 1 bytes"),
-        (lambda run: (run / "features/step000000_input_test.npy").unlink(), {}, "is missing though its manifest"),
-        (lambda run: (run / "features.json").unlink(), {}, "features.json is missing"),
+        (lambda run: (run / "features/shard/step000000_input_test.npy").write_bytes(b"x"), {}, "is damaged: 1 bytes"),
+        (lambda run: (run / "features/shard/step000000_input_test.npy").unlink(), {}, "is missing though its manifest"),
+        (lambda run: (run / "features/shard.json").unlink(), {}, "shard.json is missing"),
         (lambda run: None, {"steps": [7]}, "step000007_input_train.npy is not in its manifest"),
         (lambda run: None, {"module": "nearest"}, "there is no probe module 'nearest'"),
         (lambda run: None, {"options": {"k_max": 30}}, "step 0, input: 30 neighbours besides the point itself need"),

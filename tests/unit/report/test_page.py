@@ -8,6 +8,7 @@ from typing import Any
 
 import numpy as np
 import pytest
+import synthetic
 from dnn_or_knn.report import page
 from dnn_or_knn.runtime import files
 from matplotlib.figure import Figure
@@ -86,11 +87,13 @@ def test_stacked_table_says_the_heading_in_every_cell_and_stays_a_table():
 def test_figures_are_shown_at_one_scale(tmp_path, width, dpi):
     image, csv = tmp_path / "a.png", tmp_path / "a.csv"
     Figure(figsize=(width, 2)).savefig(image, dpi=dpi)
+    Figure(figsize=(width, 2)).savefig(tmp_path / "a.pdf")
     csv.write_text("x\n1\n")
     assert page.inches(image) == pytest.approx(width, abs=0.01)
     facts = {"caption": "A <b>.", "alt": 'says "so"'}
     html = macro("figure", page.figure(tmp_path / "a.json", facts, " --configfile x.yaml"))
     assert re.search(rf'style="--inches: {width:.2f}"', html) and 'alt="says &#34;so&#34;"' in html
+    assert '<a download="a.pdf" href="data:application/pdf;base64,' in html
     assert '<a download="a.csv" href="data:text/csv;base64,' in html and "A &lt;b&gt;." in html
     assert f"<code>snakemake --cores all {tmp_path.as_posix()}/a.json --configfile x.yaml</code>" in html
 
@@ -114,4 +117,43 @@ def test_all_text_has_contrast_on_both_grounds(place):
 def test_page_opens_with_a_way_past_its_navigation_and_needs_no_network():
     source = (page.FOLDER / "page.html.j2").read_text(encoding="utf-8")
     assert source.index('href="#main"') < source.index('id="main"') and "<script" not in source
-    assert "@media print" in STYLE and "prefers-color-scheme: dark" in STYLE and "http" not in source + STYLE
+    assert "@media print" in STYLE and "prefers-color-scheme: dark" in STYLE
+    assert re.findall(r"https?:[^\"]+", source + STYLE) == ["https://arxiv.org/abs/1805.06822"], (
+        "the paper, a link to follow"
+    )
+
+
+def test_page_answers_its_title_and_lists_what_each_run_came_to():
+    measures, runs = synthetic.tables(datasets=("mnist", "cifar10"))
+    found = page.ends(measures, runs)
+    figures = {"architecture": "wrn-28-10", "true_labels": "true-labels", "random_labels": "random-labels"}
+    said = page.answer(found, runs, figures)
+    last = (
+        measures[
+            measures["layer"].eq("embedding") & measures["architecture"].eq("wrn-28-10") & measures["split"].eq("test")
+        ]
+        .groupby(["dataset", "labels", "model"])[["accuracy", "p_same"]]
+        .last()
+    )
+    right = last["accuracy"].xs(("true-labels", "dnn"), level=[1, 2]).mean()
+    alike = last["p_same"].xs(("random-labels", "knn"), level=[1, 2]).mean()
+    assert said.startswith(
+        f"Both: trained on true labels WRN-28-10 generalizes ({100 * right:.1f} % of the test images right)"
+    )
+    assert f"memorizes (100.0 % of the training images right) and answers as k-NN on {100 * alike:.0f} %" in said
+    table = page.accuracies(found, runs)
+    assert len(table["rows"]) == len(runs) == 10 and table["head"][1] == "DNN, train (%)"
+    by_name = {row[0]: row for row in table["rows"]}
+    assert (
+        by_name["MNIST, WRN-28-10, random labels"][-1] == "20000"
+        and by_name["MNIST, LeNet, true labels"][-1] == "never"
+    )
+    assert (
+        by_name["CIFAR-10, WRN-28-10, true labels"][2]
+        == f"{100 * last['accuracy']['cifar10', 'true-labels', 'dnn']:.1f}"
+    )
+    never = runs.assign(memorization_step=None)
+    assert page.answer(found, never, figures).startswith("It generalizes: ")
+    assert "WRN-28-10 does not memorize" in page.answer(found, never, figures)
+    other = figures | {"architecture": "vit"}
+    assert page.answer(found, runs, other) == "No run of this experiment could tell."

@@ -2,12 +2,19 @@
 
 from __future__ import annotations
 
+import json
+import os
+import re
 import subprocess
 import sys
 from pathlib import Path
 
 import pytest
 from conftest import SCRIPTS
+from dnn_or_knn.plan.configuration import load_overlays
+from dnn_or_knn.plan.runs import create
+from dnn_or_knn.plan.specifications import Jobs
+from dnn_or_knn.runtime import command_line
 
 PROGRAM = """
 import os, sys, time
@@ -27,8 +34,6 @@ sys.exit(command_line.run(main, command_line.parser("A stage.")))
 
 
 def start(what: str, log: Path, *more: str, **spec: object) -> subprocess.Popen[str]:
-    import json
-
     command = [sys.executable, "-c", PROGRAM, "--spec", json.dumps({"what": what, **spec}), "--log", str(log), *more]
     return subprocess.Popen(command, cwd=SCRIPTS, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True)
 
@@ -73,4 +78,29 @@ def test_a_wrong_specification_is_refused(spec: str) -> None:
     done = subprocess.run(
         [sys.executable, "-c", PROGRAM, "--spec", spec], cwd=SCRIPTS, capture_output=True, text=True, check=False
     )
-    assert done.returncode == 2 and "Traceback" not in done.stderr
+    assert done.returncode == 2 and done.stderr.count("\n") == 1 and done.stderr.startswith("error: argument --spec")
+
+
+@pytest.mark.parametrize("program", sorted(command_line.KEYS))
+def test_a_specification_that_lacks_keys_names_them_all_and_help_describes_each(program: str, tmp_path: Path) -> None:
+    words = [sys.executable, str(SCRIPTS / program)]
+    wide = {**os.environ, "COLUMNS": "1000"}
+    helped = subprocess.run([*words, "--help"], capture_output=True, text=True, check=True, env=wide).stdout
+    usage, described = helped.split("\n\n", 1)
+    for key in command_line.KEYS[program]:
+        assert re.search(rf"\b{key}\b", described.split("\noptions:")[0]), key
+    required = re.findall(r"(?<!\[)(--[\w-]+) [A-Z_]+", usage)
+    given = [word for name in set(required) - {"--spec"} for word in (name, str(tmp_path / "x"))]
+    done = subprocess.run([*words, *given, "--spec", "{}"], cwd=tmp_path, capture_output=True, text=True)
+    assert done.returncode == 2 and done.stderr.count("\n") == 1, done.stderr
+    assert all(f"'{key}'" in done.stderr for key in command_line.KEYS[program])
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_every_stages_keys_are_among_those_that_the_workflow_gives() -> None:
+    config = load_overlays(SCRIPTS.parents[1] / "tests" / "workflow" / "tiny.yaml")
+    given = {"choices": {"hinge": {"probes": {"svm": {"loss": "hinge"}}}}}
+    for task in Jobs(create(config | given)).tasks:
+        spec = json.loads(task.spec)
+        program = spec["code"]["files"][0]
+        assert set(command_line.KEYS[program]) <= spec.keys()

@@ -72,6 +72,30 @@ def test_every_state_damaged_means_from_the_beginning(tmp_path):
         assert saved.load() is None
 
 
+@pytest.mark.parametrize("damage", ["nothing", "key", "truncated", "flipped", "file gone", "record", "no record"])
+def test_a_finished_part_is_taken_over_only_if_it_is_whole(tmp_path, caplog, monkeypatch, damage):
+    monkeypatch.setattr(resume.log, "propagate", True)
+    with resume.opened(tmp_path, KEY) as saved:
+        files.write_text(saved.kept / "a/b.npy", "made")
+        made = saved.finish("part", ["a/b.npy"], key="features", how="slowly")
+        assert saved.finished("another", "features") is None
+    file, record = tmp_path / "kept/a/b.npy", tmp_path / "part.json"
+    damages = {
+        "truncated": lambda: file.write_text("mad"),
+        "flipped": lambda: file.write_text("mede"),
+        "file gone": file.unlink,
+        "record": lambda: record.write_text(record.read_text()[:20]),
+        "no record": lambda: record.write_text("[]"),
+    }
+    damages.get(damage, lambda: None)()
+    with resume.opened(tmp_path, KEY) as saved, caplog.at_level("WARNING", "dnn_or_knn"):
+        found = saved.finished("part", "other features" if damage == "key" else "features")
+        assert found == (made if damage == "nothing" else None)
+    assert ("the finished part part is damaged" in caplog.text) is (damage in damages)
+    with resume.opened(tmp_path, "b" * 64) as saved:
+        assert saved.finished("part", "features") is None
+
+
 def test_a_state_of_another_key_is_removed_not_resumed(tmp_path):
     with resume.opened(tmp_path, KEY) as saved:
         saved.save(b"old")

@@ -13,7 +13,7 @@ from pathlib import Path
 
 import pytest
 from conftest import SCRIPTS
-from dnn_or_knn.runtime import code_digest, files, provenance
+from dnn_or_knn.runtime import code_digest, files, results
 from dnn_or_knn.runtime.errors import UserError
 from dnn_or_knn.tools import archive, verify
 
@@ -21,15 +21,12 @@ RESULTS = Path("results/toy")
 RUN = RESULTS / "digits/mlp8/true-labels/seed0"
 
 
-def make(manifest: Path, arrays: list[Path], inputs: list[Path], key: str = "files") -> None:
+def make(manifest: Path, arrays: list[Path], inputs: list[Path]) -> None:
     """Make a result as a stage does: files, a manifest that lists them, provenance."""
     for path in arrays:
         files.write_text(path, f"the content of {path.name}")
-    folder = arrays[0].parent
-    files.write_json(manifest, {key: files.listing(folder, [path.name for path in arrays])})
     spec = {"k": 30, "code": {"files": ["probe.py"], "digest": code_digest.code_digest("probe.py")}}
-    args = argparse.Namespace(spec=spec, threads=1)
-    provenance.write(manifest.with_suffix(".provenance.json"), args, inputs=inputs, results=[manifest])
+    results.finish(argparse.Namespace(spec=spec, threads=1, output=manifest), {}, arrays, inputs=inputs)
 
 
 @pytest.fixture
@@ -62,6 +59,14 @@ def test_a_whole_folder_fits_and_what_was_let_go_is_counted(here: Path) -> None:
     let_go: list[Path] = []
     assert list(verify.problems(RESULTS, let_go)) == []
     assert let_go == [RUN / "features" / "steps000000-000000"]
+
+
+def test_a_manifest_that_lists_files_elsewhere_is_not_followed(here: Path) -> None:
+    """Such as one from an archive that somebody else packed."""
+    listed = files.listing(here.parent, []) | {"../../../../../../../secret": {"bytes": 1, "sha256": ""}}
+    args = argparse.Namespace(spec={}, threads=1, output=RUN / "training.json")
+    results.finish(args, {}, listed, inputs=[])
+    assert [sentence for sentence in found() if "training.json lists files outside results/toy" in sentence]
 
 
 def altered(path: Path) -> None:
@@ -219,7 +224,7 @@ def test_the_tool_names_what_is_wrong_in_one_sentence(words: list[str], said: st
     assert "Traceback" not in done.stderr
 
 
-@pytest.mark.parametrize("command", ["", "verdicts", "why", "verify", "pack", "unpack", "disk"])
+@pytest.mark.parametrize("command", ["", "verdicts", "why", "verify", "pack", "unpack", "disk", "compare"])
 def test_every_subcommand_explains_itself(command: str) -> None:
     words = [sys.executable, SCRIPTS / "results.py", *filter(None, [command])]
     done = subprocess.run([*words, "--help"], capture_output=True, text=True, check=False)

@@ -29,8 +29,9 @@ from dnn_or_knn.networks.input import standardize
 from dnn_or_knn.probes import common as probes
 from dnn_or_knn.probes import knn
 from dnn_or_knn.runtime import gpus
-from dnn_or_knn.tools import card_checks, gpu_check
-from dnn_or_knn.tools.card_checks import CHECKS, Card, Scale
+from dnn_or_knn.tools import card_checks, gpu_check, training_checks
+from dnn_or_knn.tools.card import Card, Scale, kernel_seconds
+from dnn_or_knn.tools.card_checks import CHECKS
 from dnn_or_knn.tools.gpu_check import FAILED, OK, SKIPPED, Row
 from dnn_or_knn.training.batches import Batches
 from dnn_or_knn.training.losses import Losses
@@ -123,7 +124,13 @@ def rows_of(card: Card, *names: str) -> list[Row]:
     return rows
 
 
-@pytest.mark.parametrize("name", sorted(CHECKS.keys() - NOT_SIMULATED))
+@pytest.mark.parametrize(
+    "name",
+    [
+        pytest.param(name, marks=pytest.mark.slow) if name.endswith("wrn-10-1") else name
+        for name in sorted(CHECKS.keys() - NOT_SIMULATED)
+    ],
+)
 def test_a_card_that_is_right_passes(card: Card, name: str) -> None:
     rows = rows_of(card, name)
     assert rows and {row.result for row in rows} == {OK}, rows
@@ -241,28 +248,27 @@ def full_memory_that_is_not_known(patch: pytest.MonkeyPatch) -> None:
     patch.setattr(numerics, "is_out_of_memory", lambda _: False)
 
 
-def wrong_neighbours(patch: pytest.MonkeyPatch) -> None:
-    search = knn.search
+def changed_search(change: Callable[[Any], None]) -> Callable[[pytest.MonkeyPatch], None]:
+    def fault(patch: pytest.MonkeyPatch) -> None:
+        searches = knn.searches
 
-    def swapped(*args: Any, device: str, **options: Any) -> Any:
-        found = search(*args, device=device, **options)
-        if device == "cuda":
-            found.neighbours[0, :2] = found.neighbours[0, 1::-1].copy()
-        return found
+        def changed(*args: Any, device: str, **options: Any) -> Any:
+            both = searches(*args, device=device, **options)
+            if device == "cuda":
+                change(both[0])
+            return both
 
-    patch.setattr(knn, "search", swapped)
+        patch.setattr(knn, "searches", changed)
+
+    return fault
 
 
-def wrong_distances(patch: pytest.MonkeyPatch) -> None:
-    search = knn.search
+def swap(found: Any) -> None:
+    found.neighbours[0, :2] = found.neighbours[0, 1::-1].copy()
 
-    def shaken(*args: Any, device: str, **options: Any) -> Any:
-        found = search(*args, device=device, **options)
-        if device == "cuda":
-            found.distances[-1, -1] = np.nextafter(found.distances[-1, -1], np.inf)
-        return found
 
-    patch.setattr(knn, "search", shaken)
+def shake(found: Any) -> None:
+    found.distances[-1, -1] = np.nextafter(found.distances[-1, -1], np.inf)
 
 
 def changed_result(change: Callable[[probes.ProbeResult], None]) -> Callable[[pytest.MonkeyPatch], None]:
@@ -335,9 +341,9 @@ FAULTS: list[tuple[str, str, Callable[[pytest.MonkeyPatch], object]]] = [
         "evaluation, memory capped: its",
         lambda p: p.setattr(torch.cuda, "set_per_process_memory_fraction", lambda *_: 0),
     ),
-    ("neighbours", "k-NN, collapsed classes, cosine", wrong_neighbours),
-    ("neighbours", "k-NN, spread classes, l1", wrong_distances),
-    ("probe knn", "knn: result", wrong_distances),
+    ("neighbours", "k-NN, collapsed classes, cosine", changed_search(swap)),
+    ("neighbours", "k-NN, spread classes, l1", changed_search(shake)),
+    ("probe knn", "knn: result", changed_search(shake)),
     ("probe logistic", "logistic: objective", changed_result(weights_off)),
     ("probe svm", "svm: objective", changed_result(weights_off)),
     ("probe logistic", "logistic: gap", changed_result(lambda result: result.report.update(gap=1e-5))),
@@ -373,7 +379,7 @@ def test_one_fault_stops_no_other_check_and_its_traceback_is_logged(card, monkey
     def broken(*_: object) -> None:
         raise ValueError("a fault\nwith more lines")
 
-    monkeypatch.setattr(card_checks, "_pictures", broken)
+    monkeypatch.setattr(training_checks, "pictures", broken)
     rows = rows_of(card, "captured mlp640", "architecture")
     assert [(row.check, row.measured, row.result) for row in rows] == [
         ("captured mlp640", "a fault", FAILED),
@@ -391,7 +397,7 @@ def test_a_device_that_no_longer_answers_ends_its_process(card, monkeypatch) -> 
 
 
 def test_training_lets_cudnn_time_every_algorithm(card: Card) -> None:
-    with card_checks.trainers(card, "lenet", CUDA) as (trainer,):
+    with training_checks.trainers(card, "lenet", CUDA) as (trainer,):
         trainer.prepare(200)
     assert torch.backends.cudnn.benchmark and torch.backends.cudnn.benchmark_limit == 0
 
@@ -413,7 +419,7 @@ def test_compilation_is_seen(monkeypatch, prepare, good) -> None:
     """On the CPU, where nothing is compiled unless a test says so."""
     if prepare:
         monkeypatch.setattr(Trainer, "prepare", prepare)
-    rows = list(card_checks.compiled(Card(CPU, SMALL)))
+    rows = list(training_checks.compiled(Card(CPU, SMALL)))
     torch.compiler.reset()
     assert [row.result for row in rows] == [OK if good else FAILED, OK]
 
@@ -429,21 +435,21 @@ def test_compilation_is_seen(monkeypatch, prepare, good) -> None:
     ],
 )
 def test_speed_is_judged(monkeypatch, eager, ours, rate, bf16, expected) -> None:
-    monkeypatch.setattr(card_checks, "eager_rate", lambda *_: eager)
-    monkeypatch.setattr(card_checks, "our_rate", lambda *_: ours)
-    monkeypatch.setattr(card_checks, "product_rate", lambda *_: rate)
-    monkeypatch.setattr(card_checks, "training_flop", lambda: 31.5e9)
+    monkeypatch.setattr(training_checks, "eager_rate", lambda *_: eager)
+    monkeypatch.setattr(training_checks, "our_rate", lambda *_: ours)
+    monkeypatch.setattr(training_checks, "product_rate", lambda *_: rate)
+    monkeypatch.setattr(training_checks, "training_flop", lambda: 31.5e9)
     monkeypatch.setattr(Card, "has_bf16", lambda _: bf16)
-    rows = list(gpu_check.attempt("throughput", card_checks.throughput, Card(CPU, SMALL)))
+    rows = list(gpu_check.attempt("throughput", training_checks.throughput, Card(CPU, SMALL)))
     assert [row.result for row in rows] == expected
 
 
 def test_the_loops_whose_speed_is_compared_run(monkeypatch) -> None:
-    monkeypatch.setattr(card_checks, "WRN_28_10", {"module": "wrn", "depth": 10, "width": 1})
-    monkeypatch.setattr(card_checks, "per_second", lambda step, *_: [step() for _ in range(2)] and 5.0)
+    monkeypatch.setattr(training_checks, "WRN_28_10", {"module": "wrn", "depth": 10, "width": 1})
+    monkeypatch.setattr(training_checks, "per_second", lambda step, *_: [step() for _ in range(2)] and 5.0)
     cpu = Card(CPU, SMALL)
-    assert card_checks.eager_rate(cpu, 4) == card_checks.our_rate(cpu, 4) == 20.0
-    assert 1e7 < card_checks.training_flop() < 1e9
+    assert training_checks.eager_rate(cpu, 4) == training_checks.our_rate(cpu, 4) == 20.0
+    assert 1e7 < training_checks.training_flop() < 1e9
 
 
 def test_the_time_of_kernels_is_their_sum(monkeypatch) -> None:
@@ -455,7 +461,7 @@ def test_the_time_of_kernels_is_their_sum(monkeypatch) -> None:
     profiler = contextlib.nullcontext(SimpleNamespace(events=lambda: events))
     monkeypatch.setattr(torch.profiler, "profile", lambda activities: profiler)
     monkeypatch.setattr(torch.cuda, "synchronize", lambda *_: None)
-    assert card_checks.kernel_seconds(lambda: None) == 0.5
+    assert kernel_seconds(lambda: None) == 0.5
 
 
 def test_a_slow_float64_is_said(monkeypatch, caplog) -> None:

@@ -19,7 +19,7 @@ KNOWN = ("WorkflowError", "MissingRuleException", "MissingInputException", "ApiE
 HEADER = re.compile(r"^\w+(?: in (?:rule \S+ in )?file \"[^\"]*\", line \d+)?:\s*\n")
 FRAME = re.compile(r'^ {2,}File "[^"]*", line \d+, in .*\n?', re.MULTILINE)
 MISSING = re.compile(r"^No rule to produce (.*?)(?: \(if you use input functions.*)?$", re.MULTILINE)
-PAIR = re.compile(r"[A-Za-z_]\w*=", re.ASCII)
+PAIR = re.compile(r"[A-Za-z_][\w-]*\w=")
 
 
 def sentence(kind: str, text: str, words: Sequence[str]) -> str:
@@ -70,11 +70,11 @@ def _command_line(words: Sequence[str]) -> str | None:
     """Return what is wrong with the command line's `--configfile` or `--config`."""
     for word in values(words, "--config", "-C"):
         if not PAIR.match(word):
-            return f"--config has '{word}', which is no key=value; write it as in --config seeds=[0,1] 'data={{root: /datasets}}'"
+            return f"--config has '{word}', which is no key=value; write it as in --config 'seeds=[0, 1]' 'data={{root: /datasets}}'"
     sys.path.insert(0, str(SCRIPTS))
     from dnn_or_knn.plan.reading import mistake_in
 
-    for file in values(words, "--configfile", "--configfiles"):
+    for file in [*map(str, Path().glob("config.yaml")), *values(words, "--configfile", "--configfiles")]:
         if said := mistake_in(file):
             return said + ("" if Path(file).suffix else "; a target stands before the options")
     return None

@@ -1,7 +1,7 @@
 """How the verdicts move across choices: the part of each claim that its verdict hinges on, what flips.
 
 Throughout, `judged` is one entry per choice, the configuration as it is first: its name, and the nine claims as
-`claims.judge` returns them.
+`paper_claims.judge` returns them.
 """
 
 from __future__ import annotations
@@ -9,13 +9,14 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from typing import Any, NamedTuple
 
-from .effects import Effect as Computed
+from .effects import Effect
 from .words import INCONCLUSIVE, RANK
 
 #: The first entry: the probes and the divergence of the configuration itself.
 REFERENCE = "as configured"
+#: A claim as `paper_claims.judge` returns it, and one of its effects.
 Claim = dict[str, Any]
-Effect = dict[str, Any]
+Cell = dict[str, Any]
 Judged = Mapping[str, list[Claim]]
 
 
@@ -24,7 +25,7 @@ class Row(NamedTuple):
 
     choice: str
     claim: Claim
-    effect: Effect | None  #: the weakest that could be computed of the part that is shown
+    effect: Cell | None  #: the weakest that could be computed of the part that is shown
     values: list[float]  #: of all cells of that part
     note: str  #: why there is no effect
     explained: bool  #: whether that effect alone has the claim's verdict
@@ -72,16 +73,16 @@ def _numbers(claim: Claim) -> list[tuple[Any, ...]]:
     return [(effect["value"], effect["low"], effect["high"]) for effect in claim["effects"]]
 
 
-def parts(claim: Claim) -> dict[str, list[Effect]]:
+def parts(claim: Claim) -> dict[str, list[Cell]]:
     """Return the deciding effects of a claim by its parts, in its order."""
-    found: dict[str, list[Effect]] = {}
+    found: dict[str, list[Cell]] = {}
     for effect in claim["effects"]:
         if effect["decides"]:
             found.setdefault(effect["part"], []).append(effect)
     return found
 
 
-def verdict_of(effects: Sequence[Effect]) -> str:
+def verdict_of(effects: Sequence[Cell]) -> str:
     """Return the verdict of effects that must all be supported, as that of a claim is found."""
     return min((effect["verdict"] for effect in effects), key=RANK.__getitem__, default=INCONCLUSIVE)
 
@@ -92,7 +93,7 @@ def hinge(claims: Sequence[Claim]) -> str | None:
     At a tie the part whose weakest cell moves most over the choices, compared with its distance from the threshold;
     then the first in the claim's order. None if there are no deciding effects.
     """
-    by_part: dict[str, list[tuple[str, list[Effect]]]] = {}
+    by_part: dict[str, list[tuple[str, list[Cell]]]] = {}
     for claim in claims:
         for part, effects in parts(claim).items():
             by_part.setdefault(part, []).append((claim["verdict"], effects))
@@ -104,22 +105,22 @@ def hinge(claims: Sequence[Claim]) -> str | None:
     return max(by_part, key=weight, default=None)
 
 
-def movement(choices: Sequence[Sequence[Effect]]) -> float:
+def movement(choices: Sequence[Sequence[Cell]]) -> float:
     """Return by how much a part's weakest margin differs between choices, as a share of the largest margin."""
     margins = [margin(effect) for effects in choices if (effect := weakest(effects))]
     largest = max(map(abs, margins), default=0.0)
     return round((max(margins) - min(margins)) / largest, 9) if largest else 0.0
 
 
-def weakest(effects: Sequence[Effect]) -> Effect | None:
+def weakest(effects: Sequence[Cell]) -> Cell | None:
     """Return the effect that decides a part: the worst verdict, then the least margin; of those that have a value."""
     known = [effect for effect in effects if effect["value"] is not None]
     return min(known, key=lambda effect: (RANK[effect["verdict"]], margin(effect)), default=None)
 
 
-def margin(effect: Effect) -> float:
+def margin(effect: Cell) -> float:
     """Return by how much an effect is on the supporting side of its threshold, in its own unit."""
-    return Computed(**effect).margin
+    return Effect(**effect).margin
 
 
 def changes(judged: Judged) -> dict[str, list[str]]:

@@ -12,7 +12,7 @@ from matplotlib.lines import Line2D
 from matplotlib.patches import Patch
 
 from ..figures.style import GREY, LIGHT, new_figure
-from .choices import REFERENCE, Effect, Panel, Row, parts
+from .choices import REFERENCE, Cell, Panel, Row, parts
 from .figure import SUPPORTS, clipped, handles, reason, text_width, wrapped
 from .words import INCONCLUSIVE, NOT_SUPPORTED, VERDICTS
 
@@ -110,7 +110,7 @@ def _panel(ax: Axes, panel: Panel, widths: tuple[float, float], size: float) -> 
         )
 
 
-def _scale(ax: Axes, rows: Sequence[Row], rule: Effect) -> None:
+def _scale(ax: Axes, rows: Sequence[Row], rule: Cell) -> None:
     """Set the axis: its limits, the threshold with its supporting side, the reference."""
     low, high = limits(rows)
     ax.set_xlim(low, high)
@@ -198,7 +198,7 @@ def limits(rows: Sequence[Row]) -> tuple[float, float]:
     rule = drawn[0][0]
     always = [-rule["threshold"], rule["threshold"]] if rule["relation"] == "within" else [rule["threshold"]]
 
-    def span(some: Sequence[tuple[Effect, list[float]]]) -> tuple[float, float]:
+    def span(some: Sequence[tuple[Cell, list[float]]]) -> tuple[float, float]:
         numbers = [*always, *(x for effect, cells in some for x in (effect["low"], effect["high"], *cells))]
         return min(numbers), max(numbers)
 

@@ -21,12 +21,12 @@ COLUMNS = [
 ]
 
 
-def ordered(spec: Mapping[str, Any]) -> dict[str, dict[str, Any]]:
-    """Return the choices in the order of the rows, "as configured" first; a bad one raises `UserError`."""
-    choices = spec["choices"]
-    if REFERENCE not in choices:
+def checked(spec: Mapping[str, Any]) -> dict[str, dict[str, Any]]:
+    """Return the choices by name, "as configured" first; a bad one raises `UserError`."""
+    choices = {what["name"]: {key: what[key] for key in ("roles", "divergence")} for what in spec["choices"]}
+    if next(iter(choices), None) != REFERENCE:
         raise UserError(
-            f"the specification's choices have no '{REFERENCE}', with which the others are compared; add it"
+            f"the specification's choices have no '{REFERENCE}' in front, with which the others are compared; add it"
         )
     for name, what in choices.items():
         for role in what["roles"]:
@@ -39,8 +39,7 @@ def ordered(spec: Mapping[str, Any]) -> dict[str, dict[str, Any]]:
                 f"choice '{name}' has the divergence '{what['divergence']}'{nearest(what['divergence'], DIVERGENCES)}; "
                 "give d_kl or d_kl_column"
             )
-    names = [name for name in spec.get("order", choices) if name in choices]
-    return {name: choices[name] for name in dict.fromkeys([REFERENCE, *names, *choices])}
+    return choices
 
 
 def judge(data: Data, spec: Mapping[str, Any], choices: Mapping[str, Mapping[str, Any]]) -> dict[str, list[Claim]]:
@@ -69,8 +68,6 @@ def verdicts(claims: list[Claim]) -> list[dict[str, Any]]:
 
 def table(shown: list[Panel]) -> pd.DataFrame:
     """Return one row per choice and claim: the verdict, what changed, and what the figure shows of it."""
-    import pandas as pd
-
     rows = []
     for position in range(len(shown[0].rows)):
         for panel in shown:

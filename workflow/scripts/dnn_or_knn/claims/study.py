@@ -27,7 +27,7 @@ class Study:
     data: the tables.
     architectures: from shallow to deep.
     datasets: in the order of the figures.
-    labels: label set of each kind of run: ``true``, ``random``, ``random_layers`` (default: ``random``), ``overfit``.
+    labels: label set of each kind of run: ``true``, ``random``, ``random_layers``, ``overfit``.
     architecture: the network of figures 4 to 7.
     probes: the probe that plays each part of `ROLES`; what needs a part that is left out cannot be told.
     thresholds: the configuration's block ``claims``, complete.
@@ -51,8 +51,7 @@ class Study:
 
     def run(self, dataset: str, kind: str) -> Run:
         """Return the run of figures 4 to 7 on a data set: `kind` is a key of `labels`."""
-        name = self.labels.get(kind) or self.labels["random"]
-        return Run(dataset, self.architecture, name)
+        return Run(dataset, self.architecture, self.labels[kind])
 
     def true_runs(self, dataset: str) -> list[Run]:
         """Return the runs of figures 1 to 3 on a data set, from the shallow to the deep network."""

@@ -11,7 +11,7 @@ import numpy as np
 from .. import seeds
 from ..runtime import files
 from ..runtime.errors import UserError, nearest
-from .store import LABELS_ARRAYS, LABELS_MANIFEST
+from .store import LABELS_ARRAYS
 
 
 def draw(
@@ -90,8 +90,8 @@ def write_labels(
     true_labels: np.ndarray,
     classes: int,
     dataset: str,
-) -> Path:
-    """Draw and write one label set: its arrays and, last, its manifest, whose path is returned.
+) -> tuple[dict[str, Any], list[Path]]:
+    """Draw one label set and write its arrays; return what its manifest says, and their paths.
 
     The specification's keys are ``labels`` (the name), ``randomize``, ``subset`` and ``seed``, see `draw`.
 
@@ -100,29 +100,18 @@ def write_labels(
     UserError: a key is missing or cannot be; nothing is written.
     """
     indices, labels = draw(true_labels, classes, dataset=dataset, **_checked(spec))
-    manifest = folder / LABELS_MANIFEST
-    names = [f"{name}.npy" for name in LABELS_ARRAYS]
-    manifest.unlink(missing_ok=True)
-    try:
-        for name, array in zip(names, (indices, labels), strict=True):
-            files.write_npy(folder / name, array)
-        facts = {
-            "labels": spec["labels"],
-            "dataset": dataset,
-            "seed": spec["seed"],
-            "count": len(labels),
-            "randomized": spec["randomize"],
-            "subset": spec["subset"],
-            "kept_true_fraction": float(np.mean(labels == true_labels[indices])),
-            "classes": classes,
-            "files": files.listing(folder, names),
-        }
-        files.write_json(manifest, facts)
-    except BaseException:
-        for name in names:
-            files.remove(folder / name)
-        raise
-    return manifest
+    paths = files.write_arrays(folder, dict(zip(LABELS_ARRAYS, (indices, labels), strict=True)))
+    facts = {
+        "labels": spec["labels"],
+        "dataset": dataset,
+        "seed": spec["seed"],
+        "count": len(labels),
+        "randomized": spec["randomize"],
+        "subset": spec["subset"],
+        "kept_true_fraction": float(np.mean(labels == true_labels[indices])),
+        "classes": classes,
+    }
+    return facts, paths
 
 
 def _checked(spec: Mapping[str, Any]) -> dict[str, Any]:

@@ -11,12 +11,9 @@ from typing import Any, NamedTuple
 
 import numpy as np
 
-from ..runtime import files
-from ..runtime.errors import UserError
+from ..runtime import files, results
 
-#: The manifests, written after the arrays that they list.
-STORE_MANIFEST = "store.json"
-LABELS_MANIFEST = "labels.json"
+#: The arrays that a manifest lists, each a file `<name>.npy` beside it.
 STORE_ARRAYS = ("train_images", "train_labels", "test_images", "test_labels")
 LABELS_ARRAYS = ("indices", "labels")
 
@@ -51,39 +48,34 @@ class LabelSet(NamedTuple):
     facts: dict[str, Any]
 
 
-def load_store(folder: str | Path) -> Store:
-    """Return the store in `folder`; a missing, damaged or altered file raises `UserError`."""
-    manifest, arrays = _load(folder, STORE_MANIFEST, STORE_ARRAYS)
+def load_store(manifest: Path) -> Store:
+    """Return a store, given its manifest; a missing, damaged or altered file raises `UserError`."""
+    facts, arrays = _load(manifest, STORE_ARRAYS)
     return Store(
-        dataset=manifest["dataset"],
-        channels=manifest["channels"],
-        size=manifest["size"],
-        classes=manifest["classes"],
-        class_names=tuple(manifest["class_names"]),
+        dataset=facts["dataset"],
+        channels=facts["channels"],
+        size=facts["size"],
+        classes=facts["classes"],
+        class_names=tuple(facts["class_names"]),
         **arrays,
     )
 
 
-def load_true_labels(folder: str | Path) -> tuple[np.ndarray, np.ndarray]:
-    """Return the store's true train and test labels, int64 (N,) and (M,), without reading its images."""
-    _, arrays = _load(folder, STORE_MANIFEST, ("train_labels", "test_labels"))
+def load_true_labels(manifest: Path) -> tuple[np.ndarray, np.ndarray]:
+    """Return a store's true train and test labels, int64 (N,) and (M,), without reading its images."""
+    _, arrays = _load(manifest, ("train_labels", "test_labels"))
     return arrays["train_labels"], arrays["test_labels"]
 
 
-def load_labels(folder: str | Path) -> LabelSet:
-    """Return the label set in `folder`; a missing, damaged or altered file raises `UserError`."""
-    manifest, arrays = _load(folder, LABELS_MANIFEST, LABELS_ARRAYS)
-    facts = {key: value for key, value in manifest.items() if key != "files"}
-    return LabelSet(arrays["indices"], arrays["labels"], manifest["classes"], facts)
+def load_labels(manifest: Path) -> LabelSet:
+    """Return a label set, given its manifest; a missing, damaged or altered file raises `UserError`."""
+    facts, arrays = _load(manifest, LABELS_ARRAYS)
+    del facts["files"]
+    return LabelSet(arrays["indices"], arrays["labels"], facts["classes"], facts)
 
 
-def _load(
-    folder: str | Path, manifest_name: str, arrays: tuple[str, ...]
-) -> tuple[dict[str, Any], dict[str, np.ndarray]]:
-    """Return a folder's manifest and its named arrays (images as memory maps), after checking the arrays' digests."""
-    folder = Path(folder)
-    manifest = files.read_json(folder / manifest_name)
-    if not isinstance(manifest, dict) or not isinstance(manifest.get("files"), dict):
-        raise UserError(f"{folder / manifest_name} is no manifest of this project; delete {folder} and run again")
-    files.check(folder, manifest["files"], [f"{name}.npy" for name in arrays])
-    return manifest, {name: files.read_npy(folder / f"{name}.npy", mmap=name.endswith("images")) for name in arrays}
+def _load(manifest: Path, arrays: tuple[str, ...]) -> tuple[dict[str, Any], dict[str, np.ndarray]]:
+    """Return what a manifest says and its named arrays (images as memory maps), after checking the arrays' digests."""
+    facts = results.read(manifest, [f"{name}.npy" for name in arrays])
+    folder = manifest.parent
+    return facts, {name: files.read_npy(folder / f"{name}.npy", mmap=name.endswith("images")) for name in arrays}

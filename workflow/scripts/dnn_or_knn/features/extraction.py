@@ -27,8 +27,9 @@ from ..networks.parts import ProbePoint
 from ..runtime import files
 from ..runtime.errors import UserError, nearest
 from ..runtime.progress import Progress, log
+from ..runtime.resume import State
 
-#: What a network computes of one batch of uint8 images: features by probe point, and "logits" if wanted.
+#: What a network computes of one batch of uint8 images: features by probe point, and "logits".
 Forward = Callable[[torch.Tensor], dict[str, torch.Tensor]]
 #: CPU caches make small batches faster than large ones.
 CPU_BATCH = 100
@@ -44,7 +45,6 @@ class Job:
     run: str
     network: nn.Module
     points: Sequence[ProbePoint]
-    logits: bool
     #: what `input` is: "pixels" or "mean", see `input_features`
     input_layer: str
     steps: Sequence[int]
@@ -55,7 +55,7 @@ class Job:
     checkpoints: Path
     #: the training manifest's listing of `checkpoints`
     listing: Mapping[str, Mapping[str, Any]]
-    state: Path
+    state: State
 
 
 def select(
@@ -101,15 +101,12 @@ def input_features(pixels: np.ndarray, how: str) -> np.ndarray:
     raise UserError(f"input_layer is '{how}' but must be pixels or mean; correct `layer_input`")
 
 
-def forward_function(
-    network: nn.Module, names: Sequence[str], logits: bool, *, device: torch.device, precision: str
-) -> Forward:
-    """Return the function that computes the features of a batch of uint8 images, by name.
+def forward_function(network: nn.Module, names: Sequence[str], *, device: torch.device, precision: str) -> Forward:
+    """Return the function that computes the features of a batch of uint8 images, by name, and the logits of the same embedding.
 
     Parameters
     ----------
     names: probe points other than `input`.
-    logits: whether the logits are computed too, of the same embedding.
     precision: what `numerics.set_precision` returned.
     """
     only_embedding = set(names) <= {"embedding"}
@@ -120,8 +117,7 @@ def forward_function(
         with numerics.autocast(precision, device):
             pooled = {"embedding": network.embed(x)} if only_embedding else network.activations(x)  # type: ignore[operator]
         made = {name: pooled[name] for name in names}
-        if logits:
-            made[LOGITS] = network.classifier(pooled["embedding"])  # type: ignore[operator]
+        made[LOGITS] = network.classifier(pooled["embedding"])  # type: ignore[operator]
         return made
 
     return forward
@@ -163,8 +159,6 @@ def evaluate(
 
 def first_non_finite(outputs: Mapping[str, torch.Tensor]) -> str | None:
     """Return the name of the first array with a NaN or an infinity, None if all are finite; one synchronisation."""
-    if not outputs:
-        return None
     # The extremes are NaN where there is one; they are found 15 times as fast as every value is looked at.
     finite = torch.stack([torch.stack(output.aminmax()).isfinite().all() for output in outputs.values()]).tolist()
     return next((name for name, good in zip(outputs, finite, strict=True) if not good), None)
@@ -201,7 +195,7 @@ def arithmetic(
 def extract(job: Job, *, device: torch.device) -> dict[str, Any]:
     """Compute and write every evaluation of a shard that is not yet finished in `job.state`.
 
-    The arrays lie in `job.state` as ``features/step000100_embedding_train.npy`` and ``logits/step000100_train.npy``.
+    The arrays lie in `job.state.kept` as ``features/step000100_embedding_train.npy`` and ``logits/step000100_train.npy``.
 
     Parameters
     ----------
@@ -209,13 +203,13 @@ def extract(job: Job, *, device: torch.device) -> dict[str, Any]:
 
     Returns
     -------
-    ``{"features": listing, "logits": listing, "evaluations": step → how it was computed, "resumed": how many were taken over}``.
+    ``{"files": listing, "evaluations": step → how it was computed, "resumed": how many were taken over}``.
 
     Raises
     ------
     UserError: damaged or missing weights, features that are not finite, a full disk, no compiler where one is needed.
     """
-    records = {step: record for step in job.steps if (record := _finished(job, step))}
+    records = {step: record for step in job.steps if (record := job.state.finished(_part(step)))}
     todo = [step for step in job.steps if step not in records]
     resumed = len(records)
     if resumed:
@@ -223,9 +217,8 @@ def extract(job: Job, *, device: torch.device) -> dict[str, Any]:
     precision = job.how["precision"]
     network = job.network.to(device=device, dtype=numerics.dtype(precision), memory_format=torch.channels_last)  # type: ignore[call-overload]
     network.eval().requires_grad_(False)
-    forward = forward_function(
-        network, [p.name for p in job.points if p.name != "input"], job.logits, device=device, precision=precision
-    )
+    names = [point.name for point in job.points if point.name != "input"]
+    forward = forward_function(network, names, device=device, precision=precision)
     # Features that were let go are extracted again and must be the same bits: no stopwatch chooses the algorithm.
     torch.backends.cudnn.benchmark, torch.backends.cudnn.deterministic = False, True
     splits = {name: _resident(pixels, device) for name, pixels in job.splits.items()}
@@ -253,11 +246,12 @@ def extract(job: Job, *, device: torch.device) -> dict[str, Any]:
             for future in (reading, writing):
                 if future is not None:
                     future.cancel()
-    listings = {
-        kind: {name: entry for step in job.steps for name, entry in records[step][kind].items()}
-        for kind in ("features", LOGITS)
+    made = {name: entry for step in job.steps for name, entry in records[step]["files"].items()}
+    return {
+        "files": made,
+        "evaluations": {str(step): records[step]["how"] for step in job.steps},
+        "resumed": resumed,
     }
-    return {**listings, "evaluations": {str(step): records[step]["how"] for step in job.steps}, "resumed": resumed}
 
 
 def _resident(pixels: np.ndarray, device: torch.device) -> torch.Tensor:
@@ -274,15 +268,12 @@ def _evaluate_splits(
 ) -> dict[str, np.ndarray]:
     """Return one evaluation's arrays by their relative paths."""
     widths = {point.name: point.dimensions for point in job.points if point.name != "input"}
-    if job.logits:
-        widths[LOGITS] = job.network.classifier.out_features  # type: ignore[union-attr, assignment]
+    widths[LOGITS] = job.network.classifier.out_features  # type: ignore[union-attr, assignment]
     arrays: dict[str, np.ndarray] = {}
     for split, images in splits.items():
-        outputs: dict[str, torch.Tensor] = {}
-        if widths:
-            tick = functools.partial(_tick, progress, before)
-            one_shape = images.device.type == "cuda"
-            outputs = evaluate(forward, images, widths, job.how["batch_size"], one_shape=one_shape, tick=tick)
+        tick = functools.partial(_tick, progress, before)
+        one_shape = images.device.type == "cuda"
+        outputs = evaluate(forward, images, widths, job.how["batch_size"], one_shape=one_shape, tick=tick)
         before += len(images)
         if (name := first_non_finite(outputs)) is not None:
             raise UserError(
@@ -350,47 +341,12 @@ def _load(network: nn.Module, content: Any, job: Job, step: int) -> None:
         raise UserError(f"{path} holds the weights of another network ({reason}); train again") from error
 
 
-# State: finished evaluations.
-
-
-def open_state(folder: Path, key: str) -> Path:
-    """Return the part of a job's state folder that belongs to `key`; whatever else is in there is cleared away."""
-    folder.mkdir(parents=True, exist_ok=True)
-    for path in folder.iterdir():
-        if path.name != key:
-            files.remove(path)
-    state = folder / key
-    for kind in ("features", LOGITS):
-        (state / kind).mkdir(parents=True, exist_ok=True)
-    for leftover in state.rglob(".*.part"):
-        files.remove(leftover)
-    return state
-
-
 def _write(job: Job, step: int, arrays: Mapping[str, np.ndarray]) -> dict[str, Any]:
     """Write one evaluation's arrays, then the record that says that it is finished."""
     for name, array in arrays.items():
-        files.write_npy(job.state / name, array)
-    names = {kind: sorted(Path(n).name for n in arrays if n.startswith(f"{kind}/")) for kind in ("features", LOGITS)}
-    record: dict[str, Any] = {kind: files.listing(job.state / kind, found) for kind, found in names.items()}
-    record["how"] = dict(job.how)
-    files.write_json(_record(job, step), record)
-    return record
+        files.write_npy(job.state.kept / name, array)
+    return job.state.finish(_part(step), arrays, how=dict(job.how))
 
 
-def _finished(job: Job, step: int) -> dict[str, Any] | None:
-    """Return the record of an evaluation that was finished before and whose arrays are whole, else None."""
-    if not _record(job, step).is_file():
-        return None
-    try:
-        record = files.read_json(_record(job, step))
-        for kind in ("features", LOGITS):
-            files.check(job.state / kind, record[kind])
-    except (UserError, KeyError, TypeError, AttributeError):
-        log.warning("the finished evaluation of step %d is damaged and is computed again", step)
-        return None
-    return record
-
-
-def _record(job: Job, step: int) -> Path:
-    return job.state / f"step{step:06d}.json"
+def _part(step: int) -> str:
+    return f"step{step:06d}"

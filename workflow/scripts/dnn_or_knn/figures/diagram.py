@@ -122,10 +122,7 @@ def _blocks(ax: Axes, layers: Sequence[Mapping[str, Any]]) -> None:
             continue
         left, right, height = positions[0] - WIDTH / 2, positions[-1] + WIDTH / 2, HIGH + 0.06
         ax.plot(
-            [left, left, right, right],
-            [height - 0.03, height, height, height - 0.03],
-            color=style.GREY,
-            linewidth=0.7,
+            [left, left, right, right], [height - 0.03, height, height, height - 0.03], color=style.GREY, linewidth=0.7
         )
         ax.text(
             (left + right) / 2,

@@ -12,7 +12,8 @@ from .table import Layout
 def layout(spec: Mapping[str, Any]) -> Layout:
     """Return the figure: architectures × data sets, one accuracy axis per data set."""
     return Layout(
-        "Test accuracy of the network (DNN) and of the probes fitted on its embedding, against the training step.",
+        "Accuracy on test images of the network (DNN) and of the probes fitted on its embedding, against the training step; "
+        "trained on true labels.",
         "Test accuracy of the network and its probes against training step.",
         networks_by_datasets(spec, "accuracy", "Test accuracy (%)", ["dnn", *spec["probes"]], one_axis=False),
     )

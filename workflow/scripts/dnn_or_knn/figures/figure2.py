@@ -13,7 +13,7 @@ def layout(spec: Mapping[str, Any]) -> Layout:
     """Return the figure: architectures × data sets, one axis for all."""
     return Layout(
         "P_SAME, the fraction of test images to which a probe on the embedding gives the same class as the network, "
-        "against the training step.",
+        "against the training step; trained on true labels.",
         "P_SAME of the probes on test images against training step.",
         networks_by_datasets(spec, "p_same", P_SAME, spec["probes"], one_axis=True),
     )

@@ -18,7 +18,7 @@ def layout(spec: Mapping[str, Any]) -> Layout:
     return Layout(
         f"{architecture_title(network)} trained on true labels. Top: accuracy of the network on train and test images. "
         "Middle and bottom: divergence D_KL(probe || network) × 100, in nats, on train and on test images, against the "
-        "training step. Middle and bottom of a data set have one scale.",
+        "training step, on one scale for each data set.",
         "True labels: accuracy and divergence of the probes from the network.",
         rows_by_datasets(
             spec,

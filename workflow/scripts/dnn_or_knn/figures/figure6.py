@@ -17,8 +17,7 @@ def layout(spec: Mapping[str, Any]) -> Layout:
     return Layout(
         f"{architecture_title(network)} trained on random labels. Top: accuracy of the network on its training set. Middle "
         "and bottom: divergence D_KL(probe || network) × 100, in nats, on train and on test images, against the training "
-        "step; both have one scale. Dashed line: memorization, the first evaluation at which the train accuracy rounds to "
-        "100.0 %.",
+        "step, on one scale for each data set.",
         "Random labels: accuracy and divergence of the probes from the network.",
         rows_by_datasets(
             spec,

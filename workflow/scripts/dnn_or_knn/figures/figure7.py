@@ -18,8 +18,7 @@ def layout(spec: Mapping[str, Any]) -> Layout:
     return Layout(
         f"{architecture_title(network)} made to overfit: a part of the training set, no augmentation, no weight decay. "
         "Top: accuracy of the network on test images. Bottom: divergence D_KL(k-NN || network) × 100, in nats, of train "
-        "and of test images, against the training step. Dashed line: memorization, the first evaluation at which the "
-        "train accuracy rounds to 100.0 %.",
+        "and of test images, against the training step.",
         "Enforced overfitting: test accuracy and divergence of k-NN from the network.",
         rows_by_datasets(spec, ("accuracy", "Test accuracy (%)", accuracy), ("d_kl", D_KL, divergence)),
         height=1.6,

@@ -10,7 +10,7 @@ from matplotlib.lines import Line2D
 from matplotlib.patches import Rectangle
 from matplotlib.ticker import MaxNLocator
 
-from .style import GREY, LIGHT, TEST_DASHES
+from .style import GREY, LIGHT, TEST_DASHES, step_axis
 
 #: What a line in an inset takes over from the panel's.
 COPIED = (
@@ -21,25 +21,27 @@ COPIED = (
 COINCIDENT = 0.07
 
 
-def inset(ax: Axes, curves: Sequence[tuple[np.ndarray, np.ndarray]], gap: tuple[float, float]) -> Axes | None:
+def inset(
+    ax: Axes, curves: Sequence[tuple[np.ndarray, np.ndarray]], gap: tuple[float, float], least: float = 0.0
+) -> Axes | None:
     """Zoom in on the end of training where the curves lie on each other, in a free place of the panel.
 
     Parameters
     ----------
     curves: (x, y) of every line and band edge of the panel, in data coordinates.
     gap: room that the inset's tick labels need at its left and below it, as fractions of the panel.
+    least: the smallest difference that means anything; curves that nowhere differ by more are not enlarged.
 
     Returns
     -------
-    The inset, or None where the curves lie apart or no place is free of data.
+    The inset, or None where the curves lie apart or are equal, one of them ends earlier, or no place is free of data.
     """
     low, high = ax.get_xlim()
     last = max(float(x.max()) for x, _ in curves)
     window = (last - 0.22 * (last - min(float(x.min()) for x, _ in curves)), last)
-    inside = [y[(x >= window[0]) & (x <= window[1])] for x, y in curves]
-    inside = [y for y in inside if len(y) >= 2]
+    inside = [y[x >= window[0]] for x, y in curves]
     bottom, top = ax.get_ylim()
-    if len(inside) < 2:
+    if len(curves) < 2 or min(map(len, inside)) < 2 or _apart(curves, window[0]) <= least:
         return None
     ends = (min(float(y.min()) for y in inside), max(float(y.max()) for y in inside))
     spread = ends[1] - ends[0]
@@ -47,7 +49,9 @@ def inset(ax: Axes, curves: Sequence[tuple[np.ndarray, np.ndarray]], gap: tuple[
         return None
     pad = 0.15 * spread
     frame = (window[0], ends[0] - pad, window[1] + 0.01 * (high - low), ends[1] + pad)
-    place = free_place([((x - low) / (high - low), (y - bottom) / (top - bottom)) for x, y in curves], gap)
+    steps = [float(np.asarray(line.get_xdata(orig=False))[0]) for line in ax.lines if line.get_gid() == "memorization"]
+    shares = [((x - low) / (high - low), (y - bottom) / (top - bottom)) for x, y in curves]
+    place = free_place(shares, gap, [(step - low) / (high - low) for step in steps])
     if place is None:
         return None
     child = ax.inset_axes(place, xlim=(frame[0], frame[2]), ylim=(frame[1], frame[3]), zorder=5, gid="inset")
@@ -59,12 +63,19 @@ def inset(ax: Axes, curves: Sequence[tuple[np.ndarray, np.ndarray]], gap: tuple[
             child.fill(*np.asarray(path.vertices).T, color=shade.get_facecolor()[0], linewidth=0)
     child.set(xlim=(frame[0], frame[2]), ylim=(frame[1], frame[3]))
     child.grid(False)
-    child.tick_params(bottom=False, labelbottom=False, pad=1, size=2)
+    child.tick_params(pad=1, size=2)
+    step_axis(child, 2)
     child.yaxis.set_major_locator(MaxNLocator(nbins=3, steps=[1, 2, 2.5, 5, 10]))
     for spine in child.spines.values():
         spine.set(visible=True, linewidth=0.5, color=GREY)
     _indicate(ax, frame, place)
     return child
+
+
+def _apart(curves: Sequence[tuple[np.ndarray, np.ndarray]], start: float) -> float:
+    """Return by how much the curves differ at most at one x from `start` on."""
+    at = np.unique(np.concatenate([x[x >= start] for x, _ in curves]))
+    return float(np.ptp([np.interp(at, x, y) for x, y in curves], axis=0).max())
 
 
 def _indicate(ax: Axes, frame: tuple[float, float, float, float], place: tuple[float, float, float, float]) -> None:
@@ -99,9 +110,9 @@ def _draw_again(ax: Axes, line: Line2D, start: float, phase: float) -> None:
 
 
 def free_place(
-    curves: Sequence[tuple[np.ndarray, np.ndarray]], gap: tuple[float, float]
+    curves: Sequence[tuple[np.ndarray, np.ndarray]], gap: tuple[float, float], upright: Sequence[float] = ()
 ) -> tuple[float, float, float, float] | None:
-    """Return (left, bottom, width, height) of the largest rectangle tried that no curve enters, or None.
+    """Return (left, bottom, width, height) of the largest rectangle tried that no curve and no upright line enters, or None.
 
     All in fractions of the panel. `gap` is the room that is kept free at the rectangle's left and below it as well.
     """
@@ -111,6 +122,8 @@ def free_place(
         return None
     points = np.concatenate(dense, axis=1)
     points = points[:, np.isfinite(points[1])]
+    lines = np.array([[x, y] for x in upright for y in np.linspace(0, 1, 50)]).reshape(-1, 2).T
+    points = np.concatenate([points, lines], axis=1)
     near = 0.035
     for width, height in ((0.62, 0.50), (0.56, 0.44), (0.50, 0.38), (0.44, 0.34), (0.38, 0.30)):
         free = []

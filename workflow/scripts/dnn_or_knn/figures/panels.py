@@ -13,7 +13,7 @@ from matplotlib.lines import Line2D
 from matplotlib.patches import Patch
 
 from . import diagram, insets, style
-from .table import PUBLISHED, Curve, Layout, Panel, is_drawn, letter, lettered, seeds
+from .table import PUBLISHED, SCALES, Curve, Layout, Panel, is_drawn, letter, lettered, seeds
 from .words import architecture_title, dataset_title, model_title
 
 ACCURACY, STEP = "Accuracy (%)", "Training step"
@@ -60,8 +60,8 @@ def networks_by_datasets(
         for j, dataset in enumerate(spec["datasets"]):
             row, column = (0, i) if across else (i, j)
             shown = curves(spec, network, models, "test")
-            name = architecture_title(network)
-            above, beside = (name, "") if across else (dataset_title(dataset), name)
+            name, title = architecture_title(network), dataset_title(dataset)
+            above, beside = (f"{title}, {name}", "") if across else (title, name)
             about = (row, column, dataset, spec["labels"][0], measure, quantity)
             found.append(Panel(*about, shown, "all" if one_axis else dataset, above, beside))
     return lettered(found)
@@ -106,7 +106,7 @@ def draw(layout: Layout, table: pd.DataFrame, spec: Mapping[str, Any], points: S
         same = next((axes[p.letter] for p in panels if p.axis == panel.axis and p.letter in axes), None)
         sharex = above if shared[panel.column] else None
         axes[panel.letter] = made.add_subplot(grid[panel.row, panel.column], sharex=sharex, sharey=same)
-    edges = {panel.letter: _panel(axes[panel.letter], panel, table) for panel in panels}
+    edges = {panel.letter: _panel(axes[panel.letter], panel, table, layout.apart) for panel in panels}
     for panel in panels:
         ax = axes[panel.letter]
         style.panel_letter(ax, panel.letter)
@@ -126,7 +126,7 @@ def draw(layout: Layout, table: pd.DataFrame, spec: Mapping[str, Any], points: S
     style.legend(made, _entries(layout, table))
     style.settle(made)
     for panel in [] if layout.layers else panels:
-        _inset(axes[panel.letter], edges[panel.letter])
+        _inset(axes[panel.letter], panel, table, edges[panel.letter])
     return made
 
 
@@ -150,8 +150,8 @@ def _shared_steps(table: pd.DataFrame, panels: Sequence[Panel]) -> dict[int, boo
     return found
 
 
-def _panel(ax: Axes, panel: Panel, table: pd.DataFrame) -> Edges:
-    """Draw a panel's curves, or what is missing; return the lines and band edges."""
+def _panel(ax: Axes, panel: Panel, table: pd.DataFrame, apart: bool) -> Edges:
+    """Draw a panel's curves, or what is missing; return the lines and band edges. `apart`: the input joins no layer."""
     own = table[table["panel"] == panel.letter]
     here = own[is_drawn(own)]
     if here.empty:
@@ -167,7 +167,14 @@ def _panel(ax: Axes, panel: Panel, table: pd.DataFrame) -> Edges:
         rows = here[here["series"] == one.series]
         if rows.empty:
             continue
-        style.curve(ax, rows, one.look, gid=f"{panel.letter}/{one.series}", phase=number / len(panel.curves))
+        gid, raw = f"{panel.letter}/{one.series}", apart & (rows["layer"] == "input")
+        for name, part in ((gid, rows[~raw]), (f"{gid}/input", rows[raw])):
+            if len(part):
+                style.curve(ax, part, one.look, gid=name, phase=number / len(panel.curves))
+        if raw.any():  # a dash tells train from test where no line does
+            where, level = float(rows.loc[raw, "x"].iloc[0]), float(rows.loc[raw, "y"].mean())
+            ends, dashes = ([where - 0.3, where + 0.3], [level, level]), style.dashes(one.look.dashed)
+            ax.plot(*ends, color=one.look.colour, linewidth=one.look.width, linestyle=dashes)
         by = rows.groupby("x")["y"]
         sides = [by.mean()] if rows["seed"].nunique() == 1 else [by.mean(), by.min(), by.max()]
         edges += [(side.index.to_numpy(dtype=float), side.to_numpy(dtype=float)) for side in sides]
@@ -254,10 +261,18 @@ def _entries(layout: Layout, table: pd.DataFrame) -> list[Line2D | Patch]:
     return found
 
 
-def _inset(ax: Axes, edges: Edges) -> None:
-    """Add the zoom on the end of training where it helps; sizes of its tick labels are taken in points."""
+def _inset(ax: Axes, panel: Panel, table: pd.DataFrame, edges: Edges) -> None:
+    """Add the zoom on the end of training where it helps; sizes of its tick labels are taken in points.
+
+    Fractions of images that differ by one image at most are not enlarged.
+    """
     if not edges:
         return
     box = ax.get_window_extent()
     points = 72 / ax.figure.dpi
-    insets.inset(ax, edges, (24 / (box.width * points), 4 / (box.height * points)))
+    image = (
+        0.0
+        if panel.measure == "d_kl"
+        else SCALES[panel.measure] / table.loc[table["panel"] == panel.letter, "count"].min()
+    )
+    insets.inset(ax, edges, (24 / (box.width * points), 12 / (box.height * points)), image * 1.001)

@@ -31,16 +31,17 @@ if TYPE_CHECKING:
 #: What `style` sets: full width in inches, text size in points, dots per inch of the PNG.
 STYLE: dict[str, Any] = {"width": 7.0, "font_size": 8.0, "dpi": 200}
 
-#: The paper's colours. Their luminances differ too, and each model has its marker, so that grey print can be read.
-COLOURS = {"dnn": "#000000", "knn": "#e02b20", "svm": "#123fa8", "lr": "#3bab4d"}
+#: The paper's colours. All colours hold 3:1 on white; those of one panel stay apart for deuteranopes and in grey, where
+#: each curve has its marker as well.
+COLOURS = {"dnn": "#000000", "knn": "#d1141f", "svm": "#10309a", "lr": "#0a9b72"}
 MARKERS = {"dnn": "D", "knn": "o", "svm": "s", "lr": "^"}
 #: For models beyond the paper's, in order of appearance.
-MORE_COLOURS = ("#8c5aa8", "#c98a00", "#4aa3b8", "#7d5a3c")
+MORE_COLOURS = ("#8c5aa8", "#a86a00", "#2f8ea3", "#7d5a3c")
 MORE_MARKERS = ("v", "P", "X", "*")
 #: For architectures, which must not be taken for probes.
-ARCHITECTURE_COLOURS = ("#54278f", "#c2611f", "#dba400", "#5f9ea8", "#8a6d5a", "#9a8fc0")
+ARCHITECTURE_COLOURS = ("#5b2a9d", "#a85000", "#d060b8", "#2f8ea3", "#7d5a3c", "#6f6f6f")
 ARCHITECTURE_MARKERS = ("o", "s", "^", "D", "v", "P")
-GREY, LIGHT = "#5a5a5a", "#9a9a9a"
+GREY, LIGHT = "#5a5a5a", "#8c8c8c"
 HEADING: dict[str, Any] = {"color": "#000000", "fontsize": None, "fontweight": "bold"}
 #: Dash patterns in line widths: the test side of a curve, and the memorization line.
 TEST_DASHES, MEMORIZATION_DASHES = (3.2, 1.6), (5.0, 2.5)
@@ -242,9 +243,9 @@ def row_head(ax: Axes, text: str, distance: float = 5) -> None:
     aside(ax, text, (1, 0.5), (distance, 0), rotation=270, ha="left", va="center", **HEADING)
 
 
-def step_axis(ax: Axes) -> None:
+def step_axis(ax: Axes, ticks: int = 5) -> None:
     """Format an axis of training steps: few ticks, thousands as k."""
-    ax.xaxis.set_major_locator(MaxNLocator(nbins=5, integer=True, steps=[1, 2, 2.5, 5, 10]))
+    ax.xaxis.set_major_locator(MaxNLocator(nbins=ticks, integer=True, steps=[1, 2, 2.5, 5, 10]))
     ax.xaxis.set_major_formatter(
         FuncFormatter(lambda value, _: f"{value / 1000:g}k" if ax.get_xlim()[1] >= 10_000 and value else f"{value:g}")
     )
@@ -259,7 +260,7 @@ def top_of(curves: Sequence[tuple[np.ndarray, np.ndarray]]) -> float | None:
     first = min(float(x.min()) for x, _ in curves)
     rest = [float(y[x > first].max()) for x, y in curves if (x > first).any()]
     whole = max(float(y.max()) for _, y in curves)
-    return max(rest) * 1.1 if rest and 0 < max(rest) * 3 < whole else None
+    return max(rest) * 1.1 if rest and 0 < max(rest) * 2 < whole else None
 
 
 def say_what_is_cut(ax: Axes, curves: Sequence[tuple[np.ndarray, np.ndarray]], top: float) -> None:

@@ -16,10 +16,11 @@ import pandas as pd
 from .style import Look
 
 #: The columns of a figure's CSV. `quantity` is the axis with its unit; `series` the legend's word for the curve,
-#: or "memorization" (x is the step), "published" (the authors' values) or "missing" (`note` says what is).
+#: or "memorization" (x is the step), "published" (the authors' values) or "missing" (`note` says what is); `count` is how
+#: many images `y` is taken over.
 COLUMNS = [
     *("panel", "dataset", "architecture", "labels", "seed", "quantity", "series", "model", "split"),
-    *("layer", "x", "y", "converged", "note"),
+    *("layer", "x", "y", "count", "converged", "note"),
 ]
 #: Column of the measures → what an axis shows is the measure times this.
 SCALES = {"accuracy": 100.0, "p_same": 1.0, "d_kl": 100.0}
@@ -63,6 +64,7 @@ class Layout(NamedTuple):
     panels: list[Panel]
     height: float = 1.42  # of a row of panels in inches
     layers: bool = False  # the x-axis holds layers at the last step, not training steps of the embedding
+    apart: bool = False  # the input is not joined to the layers
     memorization: bool = False  # the memorization step is drawn
     begins: bool = False  # the alternative text says where curves begin, too
 

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Collection, Sequence
 
 import pandas as pd
 
@@ -18,8 +18,11 @@ DATASETS = {
 }
 MODELS = {"dnn": "DNN", "knn": "k-NN", "svm": "SVM", "lr": "LR"}
 LABELS = {"true-labels": "True labels", "random-labels": "Random labels", "overfit": "Enforced overfitting"}
-#: What captions say of the zooms on the end of training.
+#: What captions say of the zooms on the end of training, and of memorization.
 INSETS = "Insets: the end of training, enlarged, where the curves lie on each other."
+CUT = "a first evaluation that dwarfs the others leaves the axis."
+PUBLISHED = "Grey crosses: the authors' first-version k-NN test accuracies."
+MEMORIZATION = "Vertical line: memorization, the first evaluation at which the train accuracy rounds to 100.0 %."
 
 
 def dataset_title(name: str) -> str:
@@ -39,9 +42,12 @@ def model_title(name: str) -> str:
     return MODELS.get(name) or (f"{MODELS[family]} ({variant})" if family in MODELS else name)
 
 
-def caption(layout: Layout, table: pd.DataFrame) -> str:
-    """Return a figure's caption: what it is, and what is to be said about these data."""
-    return " ".join(word for word in (layout.caption, "" if layout.layers else INSETS, notes(table)) if word)
+def caption(layout: Layout, table: pd.DataFrame, gids: Collection[str]) -> str:
+    """Return a figure's caption: what it is, what was drawn (the names of its artists), and what these data ask for."""
+    said = {"memorization": MEMORIZATION, "inset": INSETS, "off scale": f"↑: {CUT}"}
+    drawn = [sentence for gid, sentence in said.items() if gid in gids]
+    published = (table["series"] == "published").any()
+    return " ".join(filter(None, [layout.caption, *drawn, PUBLISHED if published else "", notes(table)]))
 
 
 def notes(table: pd.DataFrame) -> str:

@@ -10,7 +10,7 @@ from typing import Any
 
 import numpy as np
 
-from ..runtime import files
+from ..runtime import files, results
 from ..runtime.errors import UserError
 from ..runtime.progress import Progress
 from .bootstrap import smoothed
@@ -66,15 +66,18 @@ def layer_order(extracted: dict[str, dict[str, Any]]) -> dict[str, int]:
 
 def read_logits(run: Path, extracted: dict[str, dict[str, Any]], step: int, split: str, count: int) -> np.ndarray:
     """Return the network's logits (count, C) at a step, from the shard that has them, checked against its manifest."""
-    name = f"step{step:06d}_{split}.npy"
-    shard = next((shard for shard, manifest in extracted.items() if name in manifest.get("logits", {})), None)
+    names = {shard: f"../logits/{shard}/step{step:06d}_{split}.npy" for shard in extracted}
+    shard = next((shard for shard, name in names.items() if name in extracted[shard]["files"]), None)
     if shard is None:
-        raise UserError(f"no shard of {run} has the logits {name}; extract the features of step {step} with --logits")
-    files.check(run / "logits" / shard, extracted[shard]["logits"], [name])
-    logits = files.read_npy(run / "logits" / shard / name)
+        raise UserError(
+            f"no shard of {run} has the {split} logits of step {step}; delete {run / 'features'} and run again"
+        )
+    files.check(run / "features", extracted[shard]["files"], [names[shard]])
+    path = run / "logits" / shard / Path(names[shard]).name
+    logits = files.read_npy(path)
     if logits.ndim != 2 or len(logits) != count:
         raise UserError(
-            f"{run / 'logits' / shard / name} has shape {logits.shape}, but the {split} split has {count} labels; "
+            f"{path} has shape {logits.shape}, but the {split} split has {count} labels; "
             "the store or the labels changed, so extract the features again"
         )
     return logits
@@ -103,13 +106,13 @@ def evaluation_rows(
     """Yield the rows of one evaluation; the network's own, `with_network`, stand at the embedding alone: its output is the
     same whatever layer is probed."""
     for split in SPLITS:
-        network, results = measured[split]
+        network, probed = measured[split]
         key = {"split": split, "count": len(truth[split])}
         if with_network:
             gap = measured["train"][0][0] - measured["test"][0][0]
             row = {"model": "dnn", "accuracy": network[0], "generalization_gap": gap, "floored": 0, "converged": True}
             yield {**key, **row}, {"accuracy": network}
-        for name, (values, floored) in results.items():
+        for name, (values, floored) in probed.items():
             accuracies = [measured[one][1][name].values["accuracy"][0] for one in SPLITS]
             row = {measure_name: value[0] for measure_name, value in values.items()}
             row |= {"model": name, "floored": floored, "generalization_gap": accuracies[0] - accuracies[1]}
@@ -127,7 +130,7 @@ def read_probes(
     for probe, options in probes.items():
         folder = run / "probes" / probe
         manifest = files.read_json(folder / f"{shard}.json")
-        files.check(folder / shard, manifest["files"], [f"{evaluation}.npz"])
+        files.check(folder, manifest["files"], [f"{name}.npz"])
         for split in SPLITS:
             loaded = read_models(folder / f"{name}.npz", probe, options, split, truth, classes)
             models[split].update(loaded)
@@ -165,12 +168,10 @@ def read_models(
     return {probe: votes(options["k"])} | {f"{probe}-k{k}": votes(k) for k in options.get("k_sweep", [])}
 
 
-def read_history(path: Path | None) -> list[tuple[int, float, float]]:
-    """Return (step, train accuracy, test accuracy) of every evaluation in a training history, none without one."""
-    if path is None:
-        return []
-    files.check(path.parent, {path.name: files.read_json(path.with_name("training.json"))["history"]})
-    with open(path, newline="", encoding="utf-8") as file:
+def read_history(training: Path) -> list[tuple[int, float, float]]:
+    """Return (step, train accuracy, test accuracy) of every evaluation in the history beside a training's manifest."""
+    results.read(training, ["history.csv"])
+    with open(training.with_name("history.csv"), newline="", encoding="utf-8") as file:
         return [
             (int(line["step"]), float(line["train_accuracy"]), float(line["test_accuracy"]))
             for line in csv.DictReader(file)

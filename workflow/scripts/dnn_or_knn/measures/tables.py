@@ -53,7 +53,6 @@ RUN_COLUMNS = [
     "final_test_accuracy",
 ]
 RUN_KEYS = RUN_COLUMNS[:4]
-MANIFEST = "measures.json"
 MEASURES = "measures.parquet"
 REPLICATES = "replicates.parquet"
 RUNS = "runs.csv"
@@ -66,8 +65,8 @@ def frame(rows: list[dict[str, Any]]) -> pd.DataFrame:
     return table.astype(TYPES | dict.fromkeys(numbers, "float64"))
 
 
-def write(folder: str | Path, measures: pd.DataFrame, replicates: Mapping[str, np.ndarray]) -> list[str]:
-    """Write the tables of a run or an experiment into `folder`, and return the names of the files.
+def write(folder: str | Path, measures: pd.DataFrame, replicates: Mapping[str, np.ndarray]) -> list[Path]:
+    """Write the tables of a run or an experiment into `folder`, and return their paths.
 
     Parameters
     ----------
@@ -91,7 +90,7 @@ def write(folder: str | Path, measures: pd.DataFrame, replicates: Mapping[str, n
         measures.to_csv(temporary, index=False, lineterminator="\n")
     with files.atomic(folder / REPLICATES) as temporary:
         pq.write_table(pa.table(columns), temporary, use_dictionary=KEYS)
-    return [MEASURES, "measures.csv", REPLICATES]
+    return [folder / name for name in (MEASURES, "measures.csv", REPLICATES)]
 
 
 def read(folder: str | Path) -> pd.DataFrame:

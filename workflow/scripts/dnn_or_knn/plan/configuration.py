@@ -1,4 +1,4 @@
-"""The configuration: one schema, defaults filled in, one clear sentence for whatever does not fit.
+"""The configuration: merged, complete, each block checked against the registry and the others.
 
 Imported by the Snakefile, so nothing heavy is imported here.
 """
@@ -12,34 +12,14 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
-import yaml
-from jsonschema import Draft202012Validator
-from jsonschema.exceptions import ValidationError
-
 from ..runtime.errors import UserError, nearest
+from .reading import readable
 from .registry import ARCHITECTURES, DATASETS, PROBES
+from .schema import SCHEMA_FILE, Schema, check, fill, load_schema, plain
 
-SCHEMA_FILE = Path(__file__).resolve().parents[3] / "schemas" / "config.schema.yaml"
 PAPER = SCHEMA_FILE.parents[2] / "config.yaml"
 #: A run's evaluations are spelled out in its jobs, one by one.
 MOST_EVALUATIONS = 100_000
-NUMBER_AS_TEXT = re.compile(r"^[+-]?\d+(\.\d*)?[eE][+-]?\d+$")
-#: JSON schema's types in words.
-TYPES = {
-    "object": "keys with values",
-    "array": "a list",
-    "string": "a text",
-    "number": "a number",
-    "integer": "a whole number",
-    "boolean": "true or false",
-    "null": "null",
-}
-Schema = dict[str, Any]
-
-
-def load_schema() -> Schema:
-    """Return the configuration's JSON schema."""
-    return yaml.safe_load(SCHEMA_FILE.read_text(encoding="utf-8"))
 
 
 def load_overlays(*names: str | Path) -> dict[str, Any]:
@@ -49,31 +29,9 @@ def load_overlays(*names: str | Path) -> dict[str, Any]:
 
     config: dict[str, Any] = {}
     for name in (PAPER, *names):
-        refuse_repeated_keys(name)
+        readable(name)
         update_config(config, load_configfile(name))
     return config
-
-
-def refuse_repeated_keys(file: str | Path) -> None:
-    """Raise `UserError` if a YAML file gives a key twice in one mapping: the first would be lost in silence."""
-    try:
-        waiting = [yaml.compose(Path(file).read_text(encoding="utf-8"), yaml.SafeLoader)]
-    except (OSError, yaml.YAMLError):
-        return  # Snakemake says what is wrong
-    while waiting:
-        node = waiting.pop()
-        if isinstance(node, yaml.SequenceNode):
-            waiting += node.value
-        elif isinstance(node, yaml.MappingNode):
-            lines: dict[str, int] = {}
-            for key, value in node.value:
-                name, line = str(key.value), key.start_mark.line + 1
-                if name in lines:
-                    raise UserError(
-                        f"{file}: the key '{name}' stands in line {lines[name]} and again in line {line}; keep one"
-                    )
-                lines[name] = line
-                waiting.append(value)
 
 
 def resolve(config: Mapping[str, Any]) -> dict[str, Any]:
@@ -83,7 +41,8 @@ def resolve(config: Mapping[str, Any]) -> dict[str, Any]:
     naming the key, its value and what is allowed.
     """
     schema = load_schema()
-    complete = _without_null(copy.deepcopy(dict(config)), ("datasets", "architectures", "probes"))
+    plain(config, "config")
+    complete = _without_null(copy.deepcopy(dict(config)))
     check(complete, schema, "config")
     fill(complete, schema)
     complete["data"]["root"] = _folder(complete["data"]["root"])
@@ -95,9 +54,15 @@ def resolve(config: Mapping[str, Any]) -> dict[str, Any]:
     for name, options in complete["architectures"].items():
         _options(options, architecture_entry(name)["options"], f"architectures.{name}")
     for name, options in complete["probes"].items():
-        _probe(name, options)
+        if not re.fullmatch(r"[a-z0-9][a-z0-9_-]*", name) or name == "dnn":
+            raise UserError(
+                f"config: probes has the name '{name}'; use lower-case letters, digits, - and _ (and not 'dnn')"
+            )
+        _probe(f"probes.{name}", options)
     for name, options in choice_probes(complete).items():
-        _probe(name, options)
+        probe, choice = name.split("--", 1)
+        _probe(f"choices.{choice}.probes.{probe}", options)
+    _roles(complete)
     for key in ("runs", "more_runs"):
         for position, run in enumerate(complete[key]):
             _run(run, complete, schema, f"{key}[{position}]")
@@ -122,75 +87,33 @@ def architecture_entry(name: str) -> dict[str, Any]:
     for pattern, entry in ARCHITECTURES.items():
         match = re.fullmatch(pattern, name)
         if match:
-            return entry | {"values": {key: int(value) for key, value in match.groupdict().items()}}
+            values = {key: int(value) for key, value in match.groupdict().items()}
+            if entry["module"] == "wrn" and (values["depth"] < 10 or (values["depth"] - 4) % 6):
+                near = 6 * max(1, round((values["depth"] - 4) / 6)) + 4
+                raise UserError(
+                    f"config: architectures names '{name}', but a wide residual network has 6n + 4 layers; take "
+                    f"wrn-{near}-{values['width']}"
+                )
+            return entry | {"values": values}
     known = ("mlp640", "lenet", "wrn-28-10")
     raise UserError(
         f"config: architectures names '{name}', which matches nothing in the registry{nearest(name, known)}"
     )
 
 
-def check(value: Any, schema: Schema, where: str) -> None:
-    """Raise `UserError` with the first error of `value` against `schema`, in words."""
-    errors = sorted(Draft202012Validator(schema).iter_errors(value), key=lambda error: [str(p) for p in error.path])
-    if errors:
-        raise UserError(_sentence(errors[0], where))
-
-
-def fill(value: Any, schema: Schema, definitions: Schema | None = None) -> None:
-    """Fill in the defaults of a checked value, in place, however deep, whether or not the parent object was there."""
-    definitions = schema.get("$defs", {}) if definitions is None else definitions
-    schema = definitions[schema["$ref"].rsplit("/", 1)[1]] if "$ref" in schema else schema
-    if isinstance(value, dict):
-        entries = schema.get("additionalProperties")
-        if isinstance(entries, dict):
-            for entry in value.values():
-                fill(entry, entries, definitions)
-        for key, child in schema.get("properties", {}).items():
-            if key not in value and ("default" in child or child.get("properties")):
-                value[key] = copy.deepcopy(child.get("default", {}))
-            if key in value:
-                fill(value[key], child, definitions)
-    elif isinstance(value, list) and "items" in schema:
-        for item in value:
-            fill(item, schema["items"], definitions)
-
-
-def _sentence(error: ValidationError, where: str) -> str:
-    """Return a validation error as: where, what is wrong, what is allowed."""
-    path = "".join(f"[{part}]" if isinstance(part, int) else f".{part}" for part in error.absolute_path).lstrip(".")
-    path = path or "the top level"
-    value: Any = error.instance
-    schema: Any = error.schema
-    rule: Any = error.validator_value
-    if error.validator == "additionalProperties":
-        known = schema.get("properties", {})
-        unknown = next(str(key) for key in value if key not in known)
-        inside = "" if path == "the top level" else f" in {path}"
-        return f"{where}: unknown key '{unknown}'{inside}{nearest(unknown, known)}"
-    if error.validator == "required":
-        missing = next(key for key in rule if key not in value)
-        return f"{where}: {path} lacks the key '{missing}'; add it"
-    if isinstance(value, str) and NUMBER_AS_TEXT.match(value) and error.validator == "type":
-        return f"{where}: {path} is the text '{value}', not a number; YAML wants a dot and a sign, such as 1.0e-3"
-    if error.validator == "enum":
-        allowed = [str(item) for item in rule]
-        return f"{where}: {path} is {value!r}{nearest(str(value), allowed)}; allowed: {', '.join(allowed)}"
-    meaning = schema.get("description")
-    bound = {"minimum": "at least", "maximum": "at most", "exclusiveMinimum": "above", "exclusiveMaximum": "below"}
-    if error.validator == "type":
-        wanted = " or ".join(TYPES[name] for name in ([rule] if isinstance(rule, str) else rule))
-        said = f"{where}: {path} is {'empty' if value is None else repr(value)}, not {wanted}"
-    elif error.validator in bound:
-        said = f"{where}: {path} is {value!r}, but must be {bound[error.validator]} {rule}"
-    else:
-        said = f"{where}: {path} is {value!r}: {error.message}"
-    return said + (f"; it means: {meaning}" if meaning else "")
-
-
-def _without_null(config: dict[str, Any], keys: tuple[str, ...]) -> dict[str, Any]:
-    for key in keys:
-        if isinstance(config.get(key), dict):
-            config[key] = {name: entry for name, entry in config[key].items() if entry is not None}
+def _without_null(config: dict[str, Any]) -> dict[str, Any]:
+    """Drop the entries that an overlay set to null, in place; of probes, `startup` knows which there were."""
+    for key in ("datasets", "architectures", "probes"):
+        if not isinstance(config.get(key), dict):
+            continue
+        for name in [name for name, entry in config[key].items() if entry is None]:
+            if key == "datasets" and name not in DATASETS:
+                raise UserError(
+                    f"config: datasets drops '{name}', which is not in the registry{nearest(name, DATASETS)}"
+                )
+            if key == "architectures":
+                architecture_entry(name)
+            del config[key][name]
     return config
 
 
@@ -214,31 +137,62 @@ def _options(options: dict[str, Any], properties: Schema, where: str) -> None:
 def _network_defaults(config: dict[str, Any]) -> None:
     """Give each architecture the options under `network` that it has and does not set itself, in place."""
     entries = {name: architecture_entry(name) for name in config["architectures"]}
-    known = {option for entry in entries.values() for option in entry["options"]}
+    known: Schema = {}
+    for entry in entries.values():
+        known |= entry["options"]
     for option in config["network"]:
         if option not in known:
             raise UserError(
                 f"config: network has the option '{option}', which no architecture here has{nearest(option, known)}"
             )
+    check(config["network"], {"type": "object", "properties": known}, "config: network")
     for name, entry in entries.items():
         shared = {option: value for option, value in config["network"].items() if option in entry["options"]}
         config["architectures"][name] = shared | config["architectures"][name]
 
 
-def _probe(name: str, options: dict[str, Any]) -> None:
+def _probe(where: str, options: dict[str, Any]) -> None:
+    """Check and complete one probe's options, in place."""
     kind = options["kind"]
-    if not re.fullmatch(r"[a-z0-9][a-z0-9_-]*", name) or name == "dnn":
-        raise UserError(
-            f"config: probes has the name '{name}'; use lower-case letters, digits, - and _ (and not 'dnn')"
-        )
     if kind not in PROBES:
-        raise UserError(f"config: probes.{name}.kind is '{kind}', which is not in the registry{nearest(kind, PROBES)}")
-    _options(options, PROBES[kind]["options"] | {"kind": {"type": "string"}}, f"probes.{name}")
+        raise UserError(f"config: {where}.kind is '{kind}', which is not in the registry{nearest(kind, PROBES)}")
+    _options(options, PROBES[kind]["options"] | {"kind": {"type": "string"}}, where)
     highest = max([options.get("k", 0), *options.get("k_sweep", [])])
     if highest > options.get("k_max", highest):
         raise UserError(
-            f"config: probes.{name} asks for k = {highest} but keeps k_max = {options['k_max']} neighbours; raise k_max"
+            f"config: {where} asks for k = {highest} but keeps k_max = {options['k_max']} neighbours; raise k_max"
         )
+    if kind == "logistic" and options["penalty"] == "l1" and options["multiclass"] == "multinomial":
+        raise UserError(
+            f"config: {where}.penalty is l1, which goes with multiclass ovr alone, as in liblinear; set `multiclass: ovr`"
+        )
+
+
+def models(probes: Mapping[str, Mapping[str, Any]]) -> list[str]:
+    """Return what probes are called in the measures table: by their names, and `<name>-k<k>` for each k of a sweep."""
+    return [
+        word
+        for name, options in probes.items()
+        for word in (name, *(f"{name}-k{k}" for k in options.get("k_sweep", [])))
+    ]
+
+
+def _roles(config: dict[str, Any]) -> None:
+    """Refuse roles of probes or k that are not there, and two models of one name."""
+    probes = config["probes"] | choice_probes(config)
+    known = models(probes)
+    for name in known:
+        if known.count(name) > 1:
+            raise UserError(f"config: probes has '{name}' twice, once as a k of k_sweep; rename the probe")
+    for choice, what in config["choices"].items():
+        for role, model in what["roles"].items():
+            where = f"config: choices.{choice}.roles"
+            if role not in config["probes"]:
+                raise UserError(f"{where} names '{role}', which is not under probes{nearest(role, config['probes'])}")
+            if model not in known:
+                raise UserError(
+                    f"{where}.{role} is '{model}', which is no probe and no k of a k_sweep{nearest(model, known)}"
+                )
 
 
 def _run(run: dict[str, Any], config: dict[str, Any], schema: Schema, where: str) -> None:

@@ -2,7 +2,10 @@
 
 from __future__ import annotations
 
+import contextlib
 import json
+import re
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
@@ -51,8 +54,12 @@ def _mistake(file: str | Path, text: str) -> str | None:
             return _yaml_error(file, error)
         except (ValueError, RecursionError) as error:
             return f"{file} holds a value that YAML cannot read ({error}); write it as a text in quotes"
-        if said := repeated_key(node):
-            return f"{file}: {said}"
+    else:
+        node = None
+        with contextlib.suppress(yaml.YAMLError):  # some JSON is no YAML
+            node = yaml.compose(text, yaml.SafeLoader)
+    if said := repeated_key(node):
+        return f"{file}: {said}"
     if content is not None and not isinstance(content, dict):
         return f"{file} holds no keys; write `key: value` lines, such as `seeds: [0, 1]`"
     return None
@@ -86,3 +93,44 @@ def repeated_key(root: Any) -> str | None:
                 lines[name] = line
                 waiting.append(value)
     return None
+
+
+# Which file a mistake stands in.
+
+#: What the sentences of a configuration's mistakes begin with: a path of keys, or an unknown key and where it is.
+UNKNOWN = re.compile(
+    r"^config: (?:(?P<path>[\w.\[\]-]+): )?unknown key '(?P<key>[^']*)'(?: in (?P<inside>[\w.\[\]-]+))?"
+)
+PATH = re.compile(r"^config: (?:the key \S+ in )?(?P<path>[\w-]+(?:[.\[][\w\]-]+)*)(?:: (?P<more>[\w.-]+))?")
+STEP = re.compile(r"[^.\[\]]+")
+
+
+def with_source(sentence: str, sources: Mapping[str, Any]) -> str:
+    """Return a sentence about the configuration with the file, or option, that its key stands in.
+
+    Parameters
+    ----------
+    sources: name → content, each overriding those before.
+    """
+    found = UNKNOWN.match(sentence) or PATH.match(sentence)
+    if not found:
+        return sentence
+    parts = found.groupdict()
+    words = [parts.get(name) for name in ("path", "inside", "more", "key")]
+    steps = [step for word in words if word for step in STEP.findall(word)]
+    depths = {name: _depth(content, steps) for name, content in sources.items()}
+    deepest = max(depths.values(), default=0)
+    names = [name for name, depth in depths.items() if depth == deepest and depth]
+    return sentence.replace("config: ", f"{names[-1]}: ", 1) if names else sentence
+
+
+def _depth(content: Any, steps: list[str]) -> int:
+    """Return how many steps into a configuration exist there."""
+    for depth, step in enumerate(steps):
+        if isinstance(content, Mapping) and step in content:
+            content = content[step]
+        elif isinstance(content, list) and step.isdigit() and int(step) < len(content):
+            content = content[int(step)]
+        else:
+            return depth
+    return len(steps)

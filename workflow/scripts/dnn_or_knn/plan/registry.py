@@ -23,10 +23,12 @@ def _number(description: str, default: float, **bounds: float) -> Entry:
     return {"type": kind, "default": default, "description": description, **bounds}
 
 
-#: name → how to load it (module in `loaders/`), its geometry, its options.
+#: name → how to load it (module in `loaders/`), its geometry, its options; `images`, where known: [train, test], or how many
+#: there are together, of which the option `test_fraction` are the test set.
 DATASETS: dict[str, Entry] = {
     "digits": {
         "loader": "digits",
+        "images": 1797,
         "channels": 1,
         "size": 8,
         "classes": 10,
@@ -39,6 +41,7 @@ DATASETS: dict[str, Entry] = {
     },
     "fashion14": {
         "loader": "bundled",
+        "images": [2000, 1000],
         "file": "fashion14/fashion-mnist-14.npz",
         "sha256": "b3beb8ea9c574c79f2b84a7ff67c3eb62f02afa581b794f25f7c73e0b9974f25",
         "class_names": [
@@ -58,11 +61,28 @@ DATASETS: dict[str, Entry] = {
         "classes": 10,
         "options": {},
     },
-    "mnist": {"loader": "torchvision", "class": "MNIST", "channels": 1, "size": 28, "classes": 10, "options": {}},
-    "cifar10": {"loader": "torchvision", "class": "CIFAR10", "channels": 3, "size": 32, "classes": 10, "options": {}},
+    "mnist": {
+        "loader": "torchvision",
+        "class": "MNIST",
+        "images": [60000, 10000],
+        "channels": 1,
+        "size": 28,
+        "classes": 10,
+        "options": {},
+    },
+    "cifar10": {
+        "loader": "torchvision",
+        "class": "CIFAR10",
+        "images": [50000, 10000],
+        "channels": 3,
+        "size": 32,
+        "classes": 10,
+        "options": {},
+    },
     "cifar100": {
         "loader": "torchvision",
         "class": "CIFAR100",
+        "images": [50000, 10000],
         "channels": 3,
         "size": 32,
         "classes": 100,
@@ -143,7 +163,7 @@ PROBES: dict[str, Entry] = {
                 "default": [],
                 "description": "Further k, measured beside `k` under names such as `knn-k5`.",
             },
-            "chunk_mib": _number("Memory of the search beside its inputs, in MiB.", 256, minimum=1),
+            "chunk_mib": _number("Memory of the search beside its inputs, in MiB.", 256, minimum=1, maximum=1_000_000),
             "backend": _choice("This project's search, scikit-learn's, or faiss's.", "exact", "reference", "faiss"),
         },
     },

@@ -9,6 +9,7 @@ from typing import Any
 
 from ..runtime.errors import UserError, nearest
 from .configuration import architecture_entry, resolve
+from .feasible import refuse
 from .registry import DATASETS
 
 
@@ -107,6 +108,7 @@ def create(config: Mapping[str, Any]) -> Experiment:
         runs[run.path] = run
     _same_labels(runs)
     _figures(complete, runs)
+    refuse(complete, runs)
     return Experiment(complete, runs)
 
 

@@ -148,7 +148,7 @@ class Jobs:
     def prepare(self, wildcards: Wildcards) -> str:
         """One data set: how it is loaded, its geometry."""
         name = wildcards["dataset"]
-        entry = {key: value for key, value in DATASETS[name].items() if key != "options"}
+        entry = {key: value for key, value in DATASETS[name].items() if key not in ("options", "images")}
         return specification(
             "prepare.py", f"data/loaders/{entry['loader']}", dataset=name, **entry, **self.config["datasets"][name]
         )
@@ -267,15 +267,14 @@ class Jobs:
     def choices(self, _wildcards: Wildcards) -> str:
         """The claims judged again for every choice, the configuration's own probes first."""
         own = list(self.config["probes"])
-        choices = {"as configured": {"roles": {name: name for name in own}, "divergence": "d_kl"}}
+        choices = [{"name": "as configured", "roles": {name: name for name in own}, "divergence": "d_kl"}]
         for name, what in self.config["choices"].items():
             fitted = {probe: f"{probe}--{name}" for probe in what["probes"]}
             roles = {probe: fitted.get(probe, what["roles"].get(probe, probe)) for probe in own}
-            choices[name] = {"roles": roles, "divergence": what["divergence"]}
+            choices.append({"name": name, "roles": roles, "divergence": what["divergence"]})
         return specification(
             "choices.py",
             choices=choices,
-            order=list(choices),
             claims=self.config["claims"],
             style=self.config["figures"]["style"],
             **self._shown(),

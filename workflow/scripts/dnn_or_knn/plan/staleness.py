@@ -66,16 +66,22 @@ def changes(made: dict[str, Any], now: dict[str, Any]) -> Iterator[str]:
     yield from (f"code {name}" for name in sorted({*before, *after}) if before.get(name) != after.get(name))
 
 
-def differences(old: Any, new: Any, key: str = "") -> Iterator[str]:
+def differences(old: Any, new: Any) -> Iterator[str]:
     """Yield one line for each value that differs between two plain values."""
+    for key, before, now in differing(old, new):
+        yield f"{key}: {shorten(repr(before))} -> {shorten(repr(now))}"
+
+
+def differing(old: Any, new: Any, key: str = "") -> Iterator[tuple[str, Any, Any]]:
+    """Yield (key, old value, new value) for each that differs between two plain values."""
     if isinstance(old, dict) and isinstance(new, dict):
         for name in sorted({*old, *new}):
-            yield from differences(old.get(name), new.get(name), f"{key}.{name}" if key else name)
+            yield from differing(old.get(name), new.get(name), f"{key}.{name}" if key else name)
     elif isinstance(old, list) and isinstance(new, list) and len(old) == len(new):
         for position, pair in enumerate(zip(old, new, strict=True)):
-            yield from differences(*pair, f"{key}[{position}]")
+            yield from differing(*pair, f"{key}[{position}]")
     elif canonical(old) != canonical(new):
-        yield f"{key}: {shorten(repr(old))} -> {shorten(repr(new))}"
+        yield key, old, new
 
 
 def shorten(text: str, length: int = 200) -> str:

@@ -10,7 +10,6 @@ from __future__ import annotations
 import contextlib
 import copy
 import functools
-import glob
 import hashlib
 import os
 import sys
@@ -19,16 +18,21 @@ from pathlib import Path
 from typing import Any
 
 import yaml
+from snakemake.common.configfile import load_configfile
 from snakemake.utils import update_config
 
-from ..features import marks
+from ..features import dumps
 from ..runtime.code_digest import SCRIPTS, code_digest, runtime_digest
 from ..runtime.command_line import QUIET, RUNTIME
-from ..runtime.errors import UserError
+from ..runtime.errors import UserError, nearest
 from ..runtime.files import bring_dates_back, read_json, remove, write_json, write_text
-from .configuration import PAPER, load_overlays, refuse_repeated_keys
-from .runs import create
-from .specifications import RUN, Jobs
+from . import machine
+from .configuration import PAPER, load_overlays
+from .machine import local_gpus
+from .reading import readable, with_source
+from .runs import Experiment, create
+from .schema import plain
+from .specifications import MANIFESTS, Jobs
 from .staleness import stale
 
 WORKFLOW = SCRIPTS.parent
@@ -38,11 +42,15 @@ EXPERIMENT = "DNN_OR_KNN_EXPERIMENT"
 FROZEN = ".frozen.json"
 #: Where `results.py why` wants to read which results are stale.
 WHY = "DNN_OR_KNN_WHY"
+#: What may be asked for by name: the logger names it to whoever misspells one.
+TARGETS = "DNN_OR_KNN_TARGETS"
 #: Looked for once a run of Snakemake.
 found_stale = functools.cache(stale)
 
 
-def start(config: Mapping[str, Any], files: Iterable[str | Path], given: Mapping[str, Any], *, remote: bool) -> Jobs:
+def start(
+    config: Mapping[str, Any], files: Iterable[str | Path], given: Mapping[str, Any], *, remote: bool, local: bool
+) -> Jobs:
     """Return the jobs of the configured experiment; in a remote job, of the one that the head froze.
 
     Parameters
@@ -50,19 +58,42 @@ def start(config: Mapping[str, Any], files: Iterable[str | Path], given: Mapping
     config: the files' configuration and, on top, what the command line gave.
     files: those files.
     given: what the command line gave, from `--config`.
+    local: whether jobs run on this machine.
     """
     os.environ["PATH"] = os.pathsep.join([os.path.dirname(sys.executable), os.environ.get("PATH", "")])
     if not remote:
-        for file in files:
-            refuse_repeated_keys(file)
-        complete = copy.deepcopy(dict(config))
-        update_config(complete, as_in_a_file(given))
-        return Jobs(create(in_order(complete, load_overlays())))
+        return Jobs(_checked(config, list(files), as_in_a_file(given), local))
     os.environ.pop(QUIET, None)  # the logger runs beside the head, not here
     frozen = read_json(_frozen(os.environ.get(EXPERIMENT, str(config.get("experiment")))))
     if frozen["code"] != workflow_digest():
         raise UserError("the code under workflow/ changed while Snakemake was running; stop it and start it again")
     return Jobs(create(frozen["config"]))
+
+
+def _checked(config: Mapping[str, Any], files: list[str | Path], given: Any, local: bool) -> Experiment:
+    """Return the experiment, or raise `UserError` naming the file or option that holds what is wrong."""
+    for file in files:
+        readable(file)
+    sources = {os.path.relpath(file): load_configfile(file) for file in files} | ({"--config": given} if given else {})
+    try:
+        for name, content in sources.items():
+            plain(content, name)
+        dropped_probes(sources)
+        complete = copy.deepcopy(dict(config))
+        update_config(complete, given)
+        experiment = create(in_order(complete, load_overlays()))
+        machine.refuse(experiment.config, experiment.runs, local=local)
+    except UserError as error:
+        raise UserError(with_source(str(error), sources)) from error
+    return experiment
+
+
+def dropped_probes(sources: Mapping[str, Any]) -> None:
+    """Raise `UserError` for a probe that is set to null, but that no file has."""
+    blocks = [block for content in sources.values() if isinstance(block := (content or {}).get("probes"), Mapping)]
+    have = {name for block in blocks for name, options in block.items() if options is not None}
+    for name in (name for block in blocks for name in block if name not in have):
+        raise UserError(f"config: probes drops '{name}', which is no probe{nearest(name, have)}")
 
 
 def in_order(value: Any, pattern: Any) -> Any:
@@ -143,7 +174,7 @@ def freeze(jobs: Jobs, running: Iterable[Any]) -> None:
     _write_specifications(jobs)
     if jobs.config["keep"]["features"] == "until-probed":
         outputs = {str(path) for job in running for path in job.output}
-        for folder in marks.release(results, _readers(jobs, outputs)):
+        for folder in dumps.release(results, _readers(jobs, outputs)):
             print(f"{folder} is let go: no probe of the configuration will read it", file=sys.stderr)
 
 
@@ -157,16 +188,19 @@ def _write_specifications(jobs: Jobs) -> None:
         write_text(path, spec)
 
 
-def _readers(jobs: Jobs, outputs: Set[str]) -> set[Path]:
-    """Return the marks of the probes that have yet to read features: in this run of Snakemake, or in a later one."""
+def _readers(jobs: Jobs, outputs: Set[str]) -> set[tuple[Path, str]]:
+    """Return the features that have yet to be read, by their manifests, each with the probe that reads them.
+
+    It will in this run of Snakemake, or in a later one.
+    """
     results = Path(jobs.results)
     again = outputs | {f"{results}/{task.manifest}.json" for task, _ in found_stale(jobs)}
     readers = set()
     for task in jobs.tasks:
         made = f"{results}/{task.manifest}.json"
         if task.rule == "probe" and (made in again or not os.path.exists(made)):
-            run, w = results / RUN.format(**task.wildcards), task.wildcards
-            readers.add(marks.of(run, w["shard"]) / w["probe"])
+            manifest = MANIFESTS["features"].format(**task.wildcards)
+            readers.add((results / f"{manifest}.json", task.wildcards["probe"]))
     return readers
 
 
@@ -187,6 +221,11 @@ def workflow_digest() -> str:
     return hashlib.sha256("\0".join(parts).encode()).hexdigest()
 
 
+def tell_targets(rules: Iterable[Any]) -> None:
+    """Tell the logger, in the environment, which rules are targets: those without wildcards."""
+    os.environ[TARGETS] = " ".join(rule.name for rule in rules if not rule.has_wildcards())
+
+
 def overlays(configfiles: Iterable[str | Path]) -> str:
     """Return the overlays in use, separated by spaces; "config.yaml" without any."""
     return " ".join(os.path.relpath(name) for name in configfiles if Path(name) != PAPER) or PAPER.name
@@ -197,25 +236,30 @@ def scripts() -> str:
     return str(SCRIPTS.relative_to(Path.cwd()) if SCRIPTS.is_relative_to(Path.cwd()) else SCRIPTS)
 
 
-def local_gpus() -> int:
-    """Return the number of NVIDIA GPUs that this machine shows, without starting CUDA."""
-    visible = os.environ.get("CUDA_VISIBLE_DEVICES")
-    if visible is not None:
-        return len([name for name in visible.split(",") if name.strip() not in ("", "-1")])
-    return len(glob.glob("/dev/nvidia[0-9]*"))
-
-
-def gpu(device: str, local: Callable[[], bool]) -> dict[str, Any]:
-    """Return the resources by which training, extraction and probe jobs ask for a GPU each, or for none.
+def gpu(device: str, local: Callable[[], bool], beside: int) -> tuple[dict[str, Any], dict[str, Any]]:
+    """Return the resources by which training and extraction, and those by which probes, ask for a GPU each, or for none.
 
     On a cluster `auto` asks for one: the machine that Snakemake runs on tells nothing of the nodes. Where none is asked for,
-    none of a model is, whatever a profile's `default-resources` say.
+    none of a model is, whatever a profile's `default-resources` say. On this machine, probes ask for a place beside a
+    training, so that trainings that wait for a GPU take no probe's turn.
 
     Parameters
     ----------
     device: "auto", "cpu" or "cuda".
     local: says, once jobs are planned, whether they run on this machine.
+    beside: how many probes a GPU of this machine takes beside a training.
     """
     if device == "cpu":
-        return {"gpu": 0, "gpu_model": ""}
-    return {"gpu": lambda wildcards: int(device == "cuda" or not local() or local_gpus() > 0)}
+        none = {"gpu": 0, "gpu_model": ""}
+        return {**none}, {**none, "gpu_place": 0}
+
+    def wanted(_wildcards: object) -> int:
+        return int(device == "cuda" or not local() or local_gpus() > 0)
+
+    def shared() -> bool:
+        return beside > 0 and local()
+
+    return {"gpu": wanted}, {
+        "gpu": lambda wildcards: 0 if shared() else wanted(wildcards),
+        "gpu_place": lambda wildcards: wanted(wildcards) if shared() else 0,
+    }

@@ -8,14 +8,17 @@ from __future__ import annotations
 import base64
 import re
 from collections.abc import Iterable, Mapping
+from datetime import date
 from pathlib import Path
-from typing import Any
+from typing import Any, cast
 
 import jinja2
+import pandas as pd
 import yaml
 
 from ..claims.published import COLUMNS
 from ..claims.words import VERDICTS, wanted
+from ..figures.words import LABELS, MODELS, architecture_title, dataset_title
 from ..measures import tables
 from ..runtime.code_digest import SCRIPTS
 from ..runtime.files import read_json
@@ -38,15 +41,20 @@ def render(results: Path, config: Mapping[str, Any], choices: Path | None, overl
     """
     judged = read_json(results / "claims" / "claims.json")["claims"]
     drawn = {name: read_json(results / "figures" / f"{name}.json") for name in [*FIGURES, "training"]}
+    measures, runs = tables.read(results / "measures"), tables.read_runs(results / "measures")
+    found = ends(measures, runs)
     return template().render(
         experiment=config["experiment"],
+        date=date.today().isoformat(),
+        answer=answer(found, runs, config["figures"]),
+        runs=accuracies(found, runs),
         verdicts=verdicts(judged)
         | {"figure": figure(results / "claims" / "claims.json", claims_words(judged), overlays)},
         figures=[figure(results / "figures" / f"{name}.json", drawn[name], overlays) for name in FIGURES],
         training=figure(results / "figures" / "training.json", drawn["training"], overlays),
         published=published(read_json(results / "claims" / "published.json")["rows"]),
         choices=choices_table(choices, overlays) if choices else None,
-        gaps=gaps(results, config["measures"]["memorized"], drawn),
+        gaps=gaps(measures, runs, config["measures"]["memorized"], drawn),
         provenance=provenance(results),
         configuration=yaml.safe_dump(dict(config), sort_keys=False, width=100),
     )
@@ -62,12 +70,12 @@ def template() -> jinja2.Template:
 
 def figure(manifest: Path, facts: Mapping[str, Any], overlays: str) -> dict[str, Any]:
     """Return a figure that lies beside its manifest, its words, its numbers, and the command that makes it again."""
-    image, csv = manifest.with_suffix(".png"), manifest.with_suffix(".csv")
-    made = manifest.with_suffix(".pdf") if manifest.parent.name == "figures" else manifest
+    image, csv, pdf = (manifest.with_suffix(f".{kind}") for kind in ("png", "csv", "pdf"))
+    made = pdf if manifest.parent.name == "figures" else manifest
     return {
         "id": manifest.stem if manifest.stem in FIGURES else f"{manifest.stem}-figure",
         **{"png": data_uri(image, "image/png"), "inches": inches(image)},
-        **{"name": csv.name, "csv": data_uri(csv, "text/csv")},
+        **{"name": manifest.stem, "csv": data_uri(csv, "text/csv"), "pdf": data_uri(pdf, "application/pdf")},
         **{"caption": facts["caption"], "alt": facts["alt"]},
         "command": f"snakemake --cores all {made.as_posix()}{overlays}",
     }
@@ -92,7 +100,7 @@ def verdicts(judged: list[dict[str, Any]]) -> dict[str, Any]:
             f"{claim['claim']}. {claim['title']}",
             verdict("span", claim["verdict"], claim["verdict"] + (" (one run)" if claim["one_run"] else "")),
             f"{claim['supported']} of {claim['deciding']}",
-            "; ".join(claim["reasons"]) or f"closest: {claim['decided']}",
+            deciding(claim),
         ]
         for claim in judged
     ]
@@ -102,6 +110,12 @@ def verdicts(judged: list[dict[str, Any]]) -> dict[str, Any]:
         "rows": rows,
         "claims": [claim | {"rows": list(map(_effect, claim["effects"]))} for claim in judged],
     }
+
+
+def deciding(claim: Mapping[str, Any]) -> str:
+    """Return what decides a claim, with its numbers, and how many effects beside it do."""
+    others = len(claim["failing"] or claim["untold"]) - 1
+    return claim["decided"] + (f"; and {others} more" if others > 0 else "")
 
 
 def verdict(tag: str, kind: str, text: str) -> dict[str, str]:
@@ -164,12 +178,69 @@ def choices_table(manifest: Path, overlays: str) -> dict[str, Any]:
     }
 
 
-def gaps(results: Path, memorized: float, drawn: Mapping[str, Mapping[str, Any]]) -> dict[str, Any]:
+def ends(measures: pd.DataFrame, runs: pd.DataFrame) -> pd.DataFrame:
+    """Return accuracy and P_SAME on each run's embedding at its last step, the means over seeds, in the order of `runs`.
+
+    The index is data set, architecture, labels, split, model.
+    """
+    rows = runs[[*tables.RUN_KEYS, "last_step"]].merge(measures[measures["layer"] == "embedding"], sort=False)
+    rows = rows[rows["step"] == rows["last_step"]]
+    return rows.groupby([*tables.RUN_KEYS[:3], "split", "model"], sort=False)[["accuracy", "p_same"]].mean()
+
+
+def accuracies(found: pd.DataFrame, runs: pd.DataFrame) -> dict[str, list[Any]]:
+    """Return the table of final accuracies and of memorization: its head and its rows, one a run."""
+    shown = [name for name in MODELS if name in found.index.get_level_values("model")]
+    head = ["run", "DNN, train (%)", *(f"{MODELS[name]}, test (%)" for name in shown), "memorized at step"]
+    rows = []
+    for run, steps in runs.groupby(tables.RUN_KEYS[:3], sort=False)["memorization_step"]:
+        dataset, architecture, labels = map(str, cast(tuple[str, str, str], run))
+        reached = [f"{step:.0f}" for step in steps.dropna().sort_values().unique()]
+        never = f"never ({steps.isna().sum()} of {len(steps)} seeds)" if len(steps) > 1 else "never"
+        cells = [
+            100 * found["accuracy"].get((dataset, architecture, labels, *of), float("nan"))
+            for of in [("train", "dnn"), *(("test", name) for name in shown)]
+        ]
+        title = f"{dataset_title(dataset)}, {architecture_title(architecture)}, {LABELS.get(labels, labels).lower()}"
+        when = ", ".join([*reached, *([never] if steps.isna().any() else [])])
+        rows.append([title, *(f"{cell:.1f}" for cell in cells), when])
+    return {"head": head, "rows": rows}
+
+
+def answer(found: pd.DataFrame, runs: pd.DataFrame, figures: Mapping[str, Any]) -> str:
+    """Return the sentence that answers the title's question for the network of the figures; numbers are means of data sets.
+
+    It generalizes if its test accuracy is more than twice chance, and memorizes if it reached memorization, in every run.
+    """
+    network, did, told = figures["architecture"], list[str](), list[str]()
+    for verb, kind, split in (("generalize", "true", "test"), ("memorize", "random", "training")):
+        labels = figures[f"{kind}_labels"]
+        those = runs[(runs["architecture"] == network) & (runs["labels"] == labels)]
+        if those.empty:
+            continue
+        above = those["final_test_accuracy"] * those["classes"] > 2
+        done = bool((above if kind == "true" else those["memorization_step"].notna()).all())
+        did += [verb] if done else []
+        mean = found.xs((network, labels), level=("architecture", "labels")).groupby(["split", "model"]).mean()
+        same = [
+            f"as {MODELS[m]} on {100 * mean['p_same']['test', m]:.0f} %"
+            for m in ("knn", "svm", "lr")
+            if ("test", m) in mean.index
+        ]
+        right = mean["accuracy"][split.removesuffix("ing"), "dnn"]
+        told.append(
+            f"trained on {kind} labels {architecture_title(network)} {verb + 's' if done else f'does not {verb}'} "
+            f"({100 * right:.1f} % of the {split} images right) and answers {', '.join(same)} of the test images"
+        )
+    word = {"generalize memorize": "Both: ", "generalize": "It generalizes: ", "memorize": "It memorizes: "}
+    sentence = f"{word.get(' '.join(did), '')}{'; '.join(told) or 'no run of this experiment could tell'}."
+    return sentence[0].upper() + sentence[1:]
+
+
+def gaps(measures: pd.DataFrame, runs: pd.DataFrame, memorized: float, drawn: Mapping[str, Any]) -> dict[str, Any]:
     """Return what was not converged, never memorized, or is missing from the figures."""
-    measures = tables.read(results / "measures")
     fits = measures[(measures.model != "dnn") & (measures.split == "train")]
     missed = measures[~measures.converged & (measures.split == "train")]
-    runs = tables.read_runs(results / "measures")
     return {
         **{"fits": len(fits), "worst": fits.gap.max(), "memorized": f"{memorized:.2%}"},
         "missed": [

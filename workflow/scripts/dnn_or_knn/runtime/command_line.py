@@ -12,7 +12,7 @@ import time
 import traceback
 from collections.abc import Callable, Sequence
 from pathlib import Path
-from typing import Any
+from typing import Any, NoReturn
 
 from .code_digest import code_digest, runtime_digest
 from .errors import Interrupted, UserError
@@ -25,13 +25,36 @@ EXIT_INTERRUPTED = 75
 RUNTIME = "DNN_OR_KNN_RUNTIME"
 #: Set by the logger plugin, which shows people what a job's log says.
 QUIET = "DNN_OR_KNN_QUIET"
+#: The keys that a stage's specification must have; its --help says what they mean.
+KEYS = {
+    "prepare.py": ("dataset", "loader", "channels", "size", "classes"),
+    "labels.py": ("labels", "randomize", "subset", "seed"),
+    "train.py": ("network", "training", "seed", "checkpoints", "accuracy_at"),
+    "features.py": ("run", "network", "precision", "batch_size", "compile", "layers", "steps", "input_layer"),
+    "probe.py": ("kind", "module", "options", "steps", "layers", "seed", "run"),
+    "measures.py": ("run", "shards", "probes", "bootstrap", "memorized", "nearly_memorized"),
+    "collect.py": ("runs",),
+    "training_curves.py": ("runs",),
+    "figure.py": ("figure", "architectures", "datasets", "labels", "probes", "missing"),
+    "claims.py": ("claims", "architectures", "datasets", "labels", "architecture", "probes"),
+    "choices.py": ("choices", "claims", "architectures", "datasets", "labels", "architecture"),
+    "published.py": ("published", "labels", "knn"),
+    "report.py": ("config",),
+}
 THREAD_VARIABLES = ("OMP_NUM_THREADS", "MKL_NUM_THREADS", "OPENBLAS_NUM_THREADS", "NUMEXPR_NUM_THREADS")
 log = logging.getLogger("dnn_or_knn")
 
 
-def parser(description: str | None) -> argparse.ArgumentParser:
-    """Return a parser with the options that all stages have."""
-    arguments = argparse.ArgumentParser(
+class Parser(argparse.ArgumentParser):
+    """A parser whose errors are one sentence, without the usage."""
+
+    def error(self, message: str) -> NoReturn:
+        self.exit(EXIT_USER_ERROR, f"error: {message}; `{self.prog} --help` says more\n")
+
+
+def parser(description: str | None, **manifests: str) -> argparse.ArgumentParser:
+    """Return a parser with the options that all stages have, and one for each manifest that has to be given, with its help."""
+    arguments = Parser(
         description=description, formatter_class=argparse.RawDescriptionHelpFormatter, allow_abbrev=False
     )
     arguments.add_argument(
@@ -39,7 +62,14 @@ def parser(description: str | None) -> argparse.ArgumentParser:
     )
     arguments.add_argument("--threads", type=int, default=1, help="CPU threads, pinned (default: 1)")
     arguments.add_argument("--log", type=Path, help="log file, tracebacks included (default: stderr alone)")
+    for name, told in manifests.items():
+        arguments.add_argument(f"--{name}", type=Path, required=True, metavar="JSON", help=told)
     return arguments
+
+
+def add_device(arguments: argparse.ArgumentParser) -> None:
+    """Add the option that says where to compute."""
+    arguments.add_argument("--device", choices=["auto", "cpu", "cuda"], default="auto", help="default: auto")
 
 
 def specification(text: str) -> dict[str, Any]:
@@ -68,6 +98,7 @@ def run(
     started = time.monotonic()
     try:
         start_log(args.log)
+        check_keys(arguments.prog, args.spec)
         check_code(args.spec)
         main(args)
     except UserError as error:
@@ -91,6 +122,14 @@ def run(
         return 1
     log.info("done in %.1f s", time.monotonic() - started)
     return 0
+
+
+def check_keys(program: str, spec: dict[str, Any]) -> None:
+    """Raise `UserError` if a stage's specification lacks keys, naming all of them."""
+    missing = [key for key in KEYS.get(program, ()) if key not in spec]
+    if missing:
+        names = ", ".join(f"'{key}'" for key in missing)
+        raise UserError(f"--spec lacks {names}; `{program} --help` says what {'each' if missing[1:] else 'it'} is")
 
 
 def check_code(spec: dict[str, Any]) -> None:

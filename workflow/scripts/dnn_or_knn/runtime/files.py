@@ -12,7 +12,7 @@ import secrets
 import shutil
 import time
 import zlib
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -197,6 +197,19 @@ def write_npy(path: str | Path, array: np.ndarray) -> None:
         np.save(file, array, allow_pickle=False)
 
 
+def write_arrays(folder: Path, arrays: Mapping[str, np.ndarray]) -> list[Path]:
+    """Write arrays as `<name>.npy` into a folder, and return their paths; on any error none of them stays."""
+    paths = [folder / f"{name}.npy" for name in arrays]
+    try:
+        for path, array in zip(paths, arrays.values(), strict=True):
+            write_npy(path, array)
+    except BaseException:
+        for path in paths:
+            remove(path)
+        raise
+    return paths
+
+
 def read_npy(path: str | Path, *, mmap: bool = False) -> np.ndarray:
     """Read an array written by `write_npy` (never a pickle); a missing or damaged file raises `UserError`."""
     import numpy as np
@@ -211,30 +224,32 @@ def read_npy(path: str | Path, *, mmap: bool = False) -> np.ndarray:
         raise UserError(f"{path} is damaged ({error}); delete it and run again") from error
 
 
-def listing(folder: str | Path, names: list[str] | None = None) -> dict[str, dict[str, Any]]:
+def listing(folder: str | Path, names: Iterable[str] | None = None) -> dict[str, dict[str, Any]]:
     """Return ``{relative name: {"bytes": …, "sha256": …}}`` of the files of `folder` (hidden ones excepted)."""
-    folder = Path(folder)
-    files = (
-        [folder / name for name in names]
-        if names is not None
-        else sorted(p for p in folder.rglob("*") if p.is_file() and not p.name.startswith("."))
-    )
-    return {p.relative_to(folder).as_posix(): {"bytes": p.stat().st_size, "sha256": sha256(p)} for p in files}
+    if names is None:
+        found = sorted(p for p in Path(folder).rglob("*") if p.is_file() and not p.name.startswith("."))
+        names = [path.relative_to(folder).as_posix() for path in found]
+    paths = {name: within(folder, name) for name in names}
+    return {name: {"bytes": path.stat().st_size, "sha256": sha256(path)} for name, path in paths.items()}
 
 
-def check(folder: str | Path, files: Mapping[str, Mapping[str, Any]], names: list[str] | None = None) -> None:
+def within(folder: str | Path, name: str) -> Path:
+    """Return the path of a file that a manifest in `folder` names, which may lie beside that folder (``../…``)."""
+    return Path(os.path.normpath(os.path.join(folder, name)))
+
+
+def check(folder: str | Path, files: Mapping[str, Mapping[str, Any]], names: Iterable[str] | None = None) -> None:
     """Compare files with the entries of a manifest made by `listing`; raise `UserError` at the first that differs."""
     for name in names if names is not None else files:
-        path = Path(folder) / name
+        path = within(folder, name)
+        again = f"delete {path.parent} and run again"
         if name not in files:
-            raise UserError(f"{path} is not in its manifest; delete {folder} and run again")
+            raise UserError(f"{path} is not in its manifest; {again}")
         if not path.is_file():
-            raise UserError(f"{path} is missing though its manifest lists it; delete {folder} and run again")
+            raise UserError(f"{path} is missing though its manifest lists it; {again}")
         if path.stat().st_size != files[name]["bytes"]:
             raise UserError(
-                f"{path} is damaged: {path.stat().st_size} bytes instead of {files[name]['bytes']}; delete {folder} and run again"
+                f"{path} is damaged: {path.stat().st_size} bytes instead of {files[name]['bytes']}; {again}"
             )
         if sha256(path) != files[name]["sha256"]:
-            raise UserError(
-                f"{path} is damaged: its SHA-256 is not the one in its manifest; delete {folder} and run again"
-            )
+            raise UserError(f"{path} is damaged: its SHA-256 is not the one in its manifest; {again}")

@@ -1,13 +1,14 @@
-"""What lets a job be killed at any moment and continue: a folder of its latest states.
+"""What lets a job be killed at any moment and continue: a folder of its latest states, or of its finished parts.
 
 A state folder belongs to one key, the digest of everything that determines the job (its specification, which names its code,
 and its inputs). It holds
 
     key             the key, in hex
     lock            held while a process works here
-    state-<n>       the latest states, two at most: one line of JSON (key, bytes, SHA-256), padded, then the payload
+    state-<n>       the latest states, two at most: one line of JSON (key, SHA-256), padded, then the payload
     diverged        why a training with this key ended, if it diverged
-    kept/           finished parts of the result that the states refer to
+    kept/           finished parts of the result
+    <part>.json     says that a part is finished: its files in `kept`, with their digests
 
 Every file is written whole (temporary, fsync, rename), so that a kill or a full disk leaves the states before it as they were.
 """
@@ -20,9 +21,9 @@ import hashlib
 import json
 import logging
 import os
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from pathlib import Path
-from typing import IO
+from typing import IO, Any
 
 from . import files
 from .errors import UserError
@@ -69,11 +70,37 @@ class State:
                 hashed.write(payload)
             if hashed.error is not None:
                 raise hashed.error
-            header = {"key": self.key, "bytes": hashed.bytes, "sha256": hashed.digest.hexdigest()}
+            header = {"key": self.key, "sha256": hashed.digest.hexdigest()}
             file.seek(0)
             file.write((json.dumps(header) + "\n").encode().rjust(_HEADER))
         for old in [*states, path][:-GENERATIONS]:
             files.remove(old)
+
+    def finish(self, part: str, made: Iterable[str], *, key: str = "", **facts: Any) -> dict[str, Any]:
+        """Write down that a part of the result is finished, and return that record.
+
+        Parameters
+        ----------
+        made: its files, relative to `kept`.
+        key: digest of what this part alone depends on.
+        facts: what else is to be known of it.
+        """
+        record = {"key": key, "files": files.listing(self.kept, made), **facts}
+        files.write_json(self.folder / f"{part}.json", record)
+        return record
+
+    def finished(self, part: str, key: str = "") -> dict[str, Any] | None:
+        """Return the record of a part that was finished before, with this key, and is whole; else None."""
+        path = self.folder / f"{part}.json"
+        if not path.is_file():
+            return None
+        try:
+            record = files.read_json(path)
+            files.check(self.kept, record["files"])
+            return record if record["key"] == key else None
+        except (UserError, KeyError, TypeError, AttributeError) as error:
+            log.warning("the finished part %s is damaged (%s) and is made again", part, error)
+            return None
 
     def restart(self) -> None:
         """Forget all states and kept files: the job starts from its beginning."""
@@ -94,22 +121,20 @@ class State:
             header, payload = json.loads(file.readline()), file.read()
         if header["key"] != self.key:
             raise ValueError("it belongs to another job")
-        if len(payload) != header["bytes"]:
-            raise ValueError(f"{len(payload)} bytes instead of {header['bytes']}")
         if hashlib.sha256(payload).hexdigest() != header["sha256"]:
             raise ValueError("its SHA-256 is not the recorded one")
         return payload
 
 
 class _Hashed:
-    """A file that counts and digests what is written to it, and keeps the first error for its owner.
+    """A file that digests what is written to it, and keeps the first error for its owner.
 
     It pretends to go on after an error: serializers written in C++ (torch.save) abort the process, or hide the cause, when
     a write fails.
     """
 
     def __init__(self, file: IO[bytes]) -> None:
-        self.file, self.bytes, self.digest = file, 0, hashlib.sha256()
+        self.file, self.digest = file, hashlib.sha256()
         self.error: OSError | None = None
 
     def write(self, content: bytes) -> int:
@@ -119,11 +144,15 @@ class _Hashed:
             except OSError as error:
                 self.error = error
             self.digest.update(content)
-            self.bytes += len(content)
         return len(content)
 
     def flush(self) -> None:
         """What is written is flushed by its owner."""
+
+
+def beside(manifest: Path) -> Path:
+    """Return the state folder of the job that makes a manifest."""
+    return manifest.parent / ".state" / manifest.stem
 
 
 @contextlib.contextmanager

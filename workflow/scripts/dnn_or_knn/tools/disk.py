@@ -13,12 +13,11 @@ from collections import Counter
 from pathlib import Path
 from typing import Any
 
-from ..features import marks
+from ..features import dumps
 from ..plan import runs
 from ..plan.configuration import load_overlays
 from ..plan.registry import DATASETS
 from ..runtime.errors import UserError
-from ..runtime.files import remove
 
 #: Training and test images of the data sets whose size is known before they are prepared.
 IMAGES = {
@@ -62,19 +61,13 @@ def needs(run: runs.Run, probes: dict[str, Any]) -> Counter[str]:
     )
 
 
-def features_there(results: Path) -> list[Path]:
-    """Return the folders of features that lie on disk."""
-    return sorted(path for path in results.glob("*/*/*/*/features/*") if path.is_dir())
-
-
 def let_go(results: Path) -> None:
     """Remove all features of an experiment, and the marks of who would have read them; refused while Snakemake runs."""
     if any(Path(".snakemake/locks").glob("*")):
         raise UserError(
             "Snakemake is running here, or was killed; wait for it, or take its lock away: snakemake --unlock"
         )
-    for folder in [*marks.marked(results), *features_there(results)]:
-        remove(folder)
+    dumps.release_all(results)
 
 
 def main(command: str, words: list[str]) -> int:
@@ -98,7 +91,7 @@ def main(command: str, words: list[str]) -> int:
         total += found
         print(f"{path:44}" + "".join(f"{value / 1e9:10.2f}" for value in found.values()))
     print(f"{'all':44}" + "".join(f"{total[kind] / 1e9:10.2f}" for kind in ("weights", "features", "logits", "probes")))
-    there = features_there(results)
+    there = dumps.there(results)
     size = sum(file.stat().st_size for folder in there for file in folder.iterdir())
     print(f"Features of {len(there)} shards lie on disk now, {size / 1e9:.3f} GB.")
     if until_probed:

@@ -74,29 +74,32 @@ def check_all(names: Iterable[str], checks: Mapping[str, Callable[[Any], Iterabl
 
 
 def start_log(path: Path) -> None:
-    """Write what is logged to a file, and nothing of it to the terminal."""
+    """Write what is logged, and torch's warnings, to a file, and nothing of it to the terminal."""
     file = logging.FileHandler(path, mode="a", encoding="utf-8")
     file.setFormatter(logging.Formatter("%(asctime)s %(levelname)s %(message)s"))
     log.setLevel(logging.DEBUG)
-    log.propagate = False
-    log.addHandler(file)
+    logging.captureWarnings(True)
+    for logger in (log, logging.getLogger("py.warnings")):
+        logger.propagate = False
+        logger.addHandler(file)
 
 
 def work(names: list[str], path: Path, channel: Connection) -> None:
     """Lease a card and make some checks; a process's whole life."""
     start_log(path)
-    from . import card_checks
+    from .card import Card
+    from .card_checks import CHECKS
 
     def say(kind: str, what: Any) -> None:
         channel.send((kind, what))
 
     try:
-        card = card_checks.Card.leased()
+        card = Card.leased()
     except UserError as error:
         say(NONE, sentence(error))
         return
     say(CARD, card.described())
-    check_all(names, card_checks.CHECKS, card, say)
+    check_all(names, CHECKS, card, say)
 
 
 def supervise(

@@ -12,9 +12,11 @@ Exit status 1 if anything does not fit.
 from __future__ import annotations
 
 import argparse
+import os
 from collections import Counter
 from collections.abc import Iterator
 from pathlib import Path
+from typing import Any
 
 from ..plan.configuration import load_overlays
 from ..plan.runs import create
@@ -22,12 +24,9 @@ from ..plan.specifications import Jobs
 from ..plan.staleness import stale
 from ..plan.startup import FROZEN
 from ..runtime.errors import UserError
-from ..runtime.files import check, read_json, sha256
+from ..runtime.files import check, read_json, sha256, within
 from ..runtime.provenance import faults
 
-#: Keys of a manifest that list files. The value says where the files lie: beside the manifest, in the folder of the
-#: manifest's own name, or in a folder of that name elsewhere in the run.
-LISTS = ("files", "logits")
 #: Folders that may be let go on purpose: `keep` in the configuration, or an archive without them.
 MAY_BE_ABSENT = ("checkpoints", "features", "logits", "probes", "store", "labels")
 
@@ -35,17 +34,6 @@ MAY_BE_ABSENT = ("checkpoints", "features", "logits", "probes", "store", "labels
 def provenance_files(folder: Path) -> list[Path]:
     """Return every provenance file below `folder`, sorted."""
     return sorted(path for path in folder.rglob("*.provenance.json") if ".state" not in path.parts)
-
-
-def base(manifest: Path, key: str) -> Path:
-    """Return the folder that the names in one list of a manifest are relative to."""
-    if manifest.name == "training.json" and manifest.parent.name != "figures":
-        return manifest.parent / "checkpoints"
-    if manifest.parent.name == "features":
-        return manifest.parent.parent / key.replace("files", "features") / manifest.stem
-    if manifest.parent.parent.name == "probes":
-        return manifest.parent / manifest.stem
-    return manifest.parent
 
 
 def problems(folder: Path, let_go: list[Path] | None = None, *, without: tuple[str, ...] = ()) -> Iterator[str]:
@@ -109,24 +97,31 @@ def _listed(
     except UserError as error:
         yield str(error)
         return
-    for key in LISTS:
-        files = content.get(key) if isinstance(content, dict) else None
-        if not isinstance(files, dict):
-            continue
-        folder = base(manifest, key)
-        known.update(folder / name for name in files)
-        if files and not any((folder / name).exists() for name in files) and _may_be_absent(folder, results):
+    given = content.get("files") if isinstance(content, dict) else None
+    listed: dict[str, Any] = given if isinstance(given, dict) else {}
+    folders: dict[Path, dict[str, Path]] = {}
+    for name in listed:
+        path = within(manifest.parent, name)
+        folders.setdefault(path.parent, {})[name] = path
+    for folder, paths in folders.items():
+        known.update(paths.values())
+        if not folder.is_relative_to(results):
+            yield f"{manifest} lists files outside {results}; delete it and run again"
+        elif _may_be_absent(folder, results) and not any(path.exists() for path in paths.values()):
             let_go.append(folder)
-            continue
-        for name in files:
-            if name.endswith(without):
-                continue
-            try:
-                check(folder, files, [name])
-            except UserError as error:
-                yield str(error).split("; delete ")[0]  # what to delete is up to who reads this
-            except (KeyError, TypeError):
-                yield f"{manifest} does not say what {name} is; delete it and run again"
+        else:
+            yield from _differing(manifest, listed, [name for name in paths if not name.endswith(without)])
+
+
+def _differing(manifest: Path, listed: dict[str, Any], names: list[str]) -> Iterator[str]:
+    """Yield the files that are not as their manifest lists them."""
+    for name in names:
+        try:
+            check(manifest.parent, listed, [name])
+        except UserError as error:
+            yield str(error).split("; delete ")[0]  # what to delete is up to who reads this
+        except (KeyError, TypeError):
+            yield f"{manifest} does not say what {name} is; delete it and run again"
 
 
 def _may_be_absent(folder: Path, results: Path) -> bool:
@@ -173,6 +168,7 @@ def main(command: str, words: list[str]) -> int:
     parser.add_argument("results", type=Path, help="the folder of an experiment, such as results/demo")
     parser.add_argument("--configfile", nargs="+", default=[], help="configuration to hold them against, as overlays")
     args = parser.parse_args(words)
+    args.results = Path(os.path.normpath(args.results))
     checked = provenance_files(args.results)
     if not checked:
         raise UserError(

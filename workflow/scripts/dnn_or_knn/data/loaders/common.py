@@ -15,7 +15,7 @@ import numpy as np
 
 from ...runtime import files
 from ...runtime.errors import UserError, nearest
-from ..store import STORE_ARRAYS, STORE_MANIFEST
+from ..store import STORE_ARRAYS
 
 
 class Data(NamedTuple):
@@ -80,20 +80,9 @@ def _check_geometry(spec: Mapping[str, Any], data: Data) -> None:
             )
 
 
-def write_store(folder: Path, spec: Mapping[str, Any], data: Data) -> Path:
-    """Write the store's arrays and, last, its manifest, whose path is returned; on any error nothing of them stays."""
-    manifest = folder / STORE_MANIFEST
-    names = [f"{name}.npy" for name in STORE_ARRAYS]
-    manifest.unlink(missing_ok=True)
-    try:
-        for name in STORE_ARRAYS:
-            files.write_npy(folder / f"{name}.npy", getattr(data, name))
-        facts = {key: spec[key] for key in ("dataset", "channels", "size", "classes")}
-        facts |= {"train": len(data.train_labels), "test": len(data.test_labels)}
-        facts |= {"class_names": data.class_names, "origin": data.origin, "files": files.listing(folder, names)}
-        files.write_json(manifest, facts)
-    except BaseException:
-        for name in names:
-            files.remove(folder / name)
-        raise
-    return manifest
+def write_store(folder: Path, spec: Mapping[str, Any], data: Data) -> tuple[dict[str, Any], list[Path]]:
+    """Write the store's arrays; return what its manifest says, and their paths. On any error none of them stays."""
+    paths = files.write_arrays(folder, {name: getattr(data, name) for name in STORE_ARRAYS})
+    facts = {key: spec[key] for key in ("dataset", "channels", "size", "classes")}
+    facts |= {"train": len(data.train_labels), "test": len(data.test_labels)}
+    return facts | {"class_names": data.class_names, "origin": data.origin}, paths

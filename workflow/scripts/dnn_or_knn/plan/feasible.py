@@ -1,0 +1,114 @@
+"""What no run can do, told from the configuration alone: more images than there are, more neighbours, more memory."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping
+from typing import Any
+
+from ..runtime.errors import UserError, nearest
+from .configuration import choice_probes
+from .registry import DATASETS
+from .schema import load_schema
+from .sizes import MOST_BYTES, parameters, probe_points, train_images, training_bytes
+
+Config = Mapping[str, Any]
+
+
+def refuse(config: Config, runs: Mapping[str, Any]) -> None:
+    """Raise `UserError` if a run of the configuration cannot be, or a key names what no run has.
+
+    Parameters
+    ----------
+    config: complete, from `resolve`.
+    runs: path → `Run`.
+    """
+    probes = config["probes"] | choice_probes(config)
+    for run in runs.values():
+        images = train_images(run.dataset, config["datasets"][run.dataset])
+        points = _points(run, images)
+        _network(run, points)
+        if points is not None:
+            _batch(run, points)
+            for name, options in probes.items():
+                _neighbours(name, options, run, points)
+    _layers(probes, runs.values())
+    _names(config, runs.values())
+
+
+def _points(run: Any, images: int | None) -> int | None:
+    """Return how many images a run is trained on, None if that is not known."""
+    count = run.subset["count"] if run.subset else None
+    if images is not None and count is not None and count > images:
+        raise UserError(
+            f"config: runs has a subset.count of {count} for {run.dataset}, which has only {images} training images; lower "
+            f"it to {images} or fewer"
+        )
+    return count if count is not None else images
+
+
+def _network(run: Any, points: int | None) -> None:
+    image, batch = DATASETS[run.dataset], run.training["batch_size"]
+    if training_bytes(run.network, image, 0) > MOST_BYTES:
+        count = parameters(run.network, image) or 0
+        raise UserError(
+            f"config: architectures names '{run.architecture}', a network of {count:.2g} parameters, whose training needs "
+            f"{training_bytes(run.network, image, 0) / 1e12:.3g} TB, more than a machine holds; make it smaller"
+        )
+    needed = training_bytes(run.network, image, batch)
+    if needed > MOST_BYTES and (points is None or batch <= points):
+        raise UserError(
+            f"config: training.batch_size is {batch}, for which {run.architecture} on {run.dataset} needs {needed / 1e12:.3g} TB, "
+            "more than a machine holds; lower it"
+        )
+
+
+def _batch(run: Any, points: int) -> None:
+    batch = run.training["batch_size"]
+    if batch > points:
+        raise UserError(
+            f"config: training.batch_size is {batch}, more than the {points} training images of {run.path}; lower it there to "
+            f"{points} or fewer"
+        )
+
+
+def _neighbours(name: str, options: Mapping[str, Any], run: Any, points: int) -> None:
+    if options["kind"] != "knn":
+        return
+    k = max(options["k_max"], options["k"], *options["k_sweep"], 1)
+    if k >= points:
+        raise UserError(
+            f"config: probes.{name} wants {k} neighbours, but {run.path} has {points} training images, {points - 1} besides "
+            f"the point itself; lower k, k_max and k_sweep to {points - 1}"
+        )
+
+
+def _layers(probes: Mapping[str, Mapping[str, Any]], runs: Iterable[Any]) -> None:
+    """Refuse `skip_layers` of layers that no network has."""
+    have: set[str] = set()
+    for run in runs:
+        names = probe_points(run.network)
+        if names is None:
+            return
+        have |= set(names)
+    for name, options in probes.items():
+        for layer in (options.get("pca") or {}).get("skip_layers", []):
+            if layer not in have:
+                raise UserError(
+                    f"config: probes.{name}.pca.skip_layers names '{layer}', which no network of the runs has{nearest(layer, have)}"
+                )
+
+
+def _names(config: Config, runs: Iterable[Any]) -> None:
+    """Refuse label sets and data sets that no run has, unless they are the defaults: a small experiment may lack those."""
+    properties = load_schema()["properties"]
+    labels, datasets = ({getattr(run, key) for run in runs} for key in ("labels", "dataset"))
+    for key, schema in properties["figures"]["properties"].items():
+        value = config["figures"][key]
+        if key.endswith(("_labels", "_layers")) and value not in labels and value != schema["default"]:
+            raise UserError(f"config: figures.{key} is '{value}', labels that no run has{nearest(value, labels)}")
+    early = config["claims"]["early_parting"]
+    for name in early if early != properties["claims"]["properties"]["early_parting"]["default"] else []:
+        if name not in datasets:
+            raise UserError(
+                f"config: claims.early_parting names '{name}', a data set that no run has{nearest(name, datasets)}"
+            )

@@ -206,7 +206,11 @@ MATRIX: dict[str, tuple[Change, Callable[[Jobs], Jobs]]] = {
     # Extending.
     "a new data set": (
         configure(
-            lambda c: (c["datasets"].update(mnist={}), c["runs"].append({**c["runs"][0], "datasets": ["mnist"]}))
+            lambda c: (
+                c["data"].update(download=True),
+                c["datasets"].update(mnist={}),
+                c["runs"].append({**c["runs"][0], "datasets": ["mnist"]}),
+            )
         ),
         lambda jobs: {job for job in jobs if "mnist" in job} | ENDS | CURVES,
     ),

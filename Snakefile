@@ -116,7 +116,4 @@ rule all:
     localrule: True
 
 
-# The logger names them to whoever misspells one.
-os.environ["DNN_OR_KNN_TARGETS"] = " ".join(
-    made.name for made in workflow.rules if not made.has_wildcards()
-)
+startup.tell_targets(workflow.rules)

@@ -254,7 +254,7 @@ def write(folder: Path, measures: pd.DataFrame, replicates: dict[str, np.ndarray
     """Write tables as the experiment's stage does, and return the folder."""
     written = tables.write(folder, measures, replicates)
     runs.to_csv(folder / tables.RUNS, index=False)
-    results.write(folder / tables.MANIFEST, {}, [*written, folder / tables.RUNS])
+    results.write(folder / "measures.json", {}, [*written, folder / tables.RUNS])
     return folder
 
 

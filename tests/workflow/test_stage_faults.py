@@ -58,7 +58,7 @@ def jobs(finished: Project) -> dict[str, Job]:
     for block in re.split(r"\n(?=(?:local)?rule )", output):
         fields = dict(re.findall(r"^    (input|output): (.*)$", block, re.MULTILINE))
         inputs, outputs = (fields[kind].split(", ") if kind in fields else [] for kind in ("input", "output"))
-        command = re.search(r"^Shell command: (?:\w+=(?:\$\(\(.*?\)\)|\S*) )*python (.*)$", block, re.MULTILINE)
+        command = re.search(r"^Shell command: (?:\w+=(?:\$\(\(.*\)\)|\S*) )*python (.*)$", block, re.MULTILINE)
         for name, manifest in STAGES.items():
             if manifest in outputs and command:
                 found[name] = Job(shlex.split(command[1]), inputs, outputs)

@@ -22,9 +22,7 @@ def main(args: argparse.Namespace) -> None:
     from dnn_or_knn.runtime import results
     from dnn_or_knn.runtime.errors import UserError
 
-    if not args.measures:
-        raise UserError("the specification names no runs; there is nothing to put together")
-    manifests = [read(path, run) for path, run in zip(args.measures, args.spec["runs"], strict=True)]
+    manifests = [read(path, run) for run, path in results.of_runs(args.spec["runs"], args.measures).items()]
     folders = [path.parent for path in args.measures]
     if len({str(manifest["bootstrap"]) for manifest in manifests}) > 1:
         raise UserError(
@@ -62,7 +60,7 @@ def options() -> argparse.ArgumentParser:
     parser = command_line.parser(
         f"{__doc__}\n{EPILOG}", output="the manifest to write, measures.json; tables beside it"
     )
-    parser.add_argument("--measures", type=Path, nargs="+", required=True, help="the runs' measures.json")
+    parser.add_argument("--measures", type=Path, nargs="*", default=[], help="the runs' measures.json")
     return parser
 
 

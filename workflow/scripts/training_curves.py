@@ -17,15 +17,13 @@ def main(args: argparse.Namespace) -> None:
     """Write PDF, PNG and CSV, and last the manifest with caption and alternative text."""
     from dnn_or_knn.figures import style, training_curves, words
     from dnn_or_knn.runtime import results
-    from dnn_or_knn.runtime.errors import UserError
 
-    runs = args.spec.get("runs")
-    if not runs:
-        raise UserError("the specification names no runs; there is nothing to draw")
+    runs = args.spec.get("runs", [])
     look = style.style(args.spec)
+    manifests = results.of_runs(runs, args.training)
     for manifest in args.training:
         results.read(manifest, ["history.csv"])
-    histories = {run: path.with_name("history.csv") for run, path in zip(runs, args.training, strict=True)}
+    histories = {run: path.with_name("history.csv") for run, path in manifests.items()}
     table = training_curves.data(histories)
     with style.applied(look):
         drawn = training_curves.draw(table, runs, args.spec)
@@ -42,7 +40,7 @@ def main(args: argparse.Namespace) -> None:
 def options() -> argparse.ArgumentParser:
     """Return the command line."""
     parser = command_line.parser(f"{__doc__}\n{EPILOG}", output="the manifest to write; the figure beside it")
-    parser.add_argument("--training", type=Path, nargs="+", required=True, help="the runs' training.json")
+    parser.add_argument("--training", type=Path, nargs="*", default=[], help="the runs' training.json")
     return parser
 
 

@@ -116,7 +116,7 @@ def test_the_command_writes_the_table_and_its_manifest(tmp_path):
     folder.mkdir()
     written = tables.write(folder, tables.frame(measures.to_dict("records")), empty(len(measures)))
     runs.to_csv(folder / tables.RUNS, index=False)
-    manifest = folder / tables.MANIFEST
+    manifest = folder / "measures.json"
     results.write(manifest, {}, [*written, folder / tables.RUNS])
     spec = {"published": published(), "labels": LABELS, "knn": "knn"}
     script = ROOT / "workflow" / "scripts" / "published.py"

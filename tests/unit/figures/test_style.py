@@ -9,6 +9,7 @@ from typing import Any
 import numpy as np
 import pandas as pd
 import pytest
+from dnn_or_knn.claims.words import NOT_SUPPORTED, SUPPORTED, VERDICTS
 from dnn_or_knn.figures import insets, style, words
 from dnn_or_knn.figures.style import Look
 from hypothesis import given, settings
@@ -82,9 +83,16 @@ def test_colours_are_the_papers_and_differ_in_grey() -> None:
     assert min(1.05 / (luminance(colour) + 0.05) for colour in everything) >= 3, "too pale on white"
     assert style.COLOURS["dnn"] == "#000000"
     assert red.argmax() == 0 and green.argmax() == 1 and blue.argmax() == 2
-    for colours in (list(style.COLOURS.values()), list(style.ARCHITECTURE_COLOURS[:3])):
+    decided = [VERDICTS[word].colour for word in (SUPPORTED, NOT_SUPPORTED)]
+    assert len({look.marker for look in VERDICTS.values()}) >= 3
+    assert min(1.05 / (luminance(look.colour) + 0.05) for look in VERDICTS.values()) >= 4.5, "they are words, too"
+    for colours, least in (
+        (list(style.COLOURS.values()), 0.09),
+        (list(style.ARCHITECTURE_COLOURS[:3]), 0.09),
+        (decided, 0.07),
+    ):
         grey = sorted(luminance(colour) ** (1 / 2.2) for colour in colours)
-        assert min(np.diff(grey)) > 0.09, "two curves would have one grey"
+        assert min(np.diff(grey)) > least, "two curves would have one grey"
         for simulated in (np.eye(3), DEUTERANOPE):
             seen = [lab(simulated @ linear(colour)) for colour in colours]
             distances = [np.linalg.norm(one - other) for one, other in combinations(seen, 2)]

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import copy
+import json
 import re
 import subprocess
 import sys
@@ -15,9 +16,10 @@ from conftest import ROOT, SCRIPTS
 from dnn_or_knn.networks import build
 from dnn_or_knn.plan import runs, startup
 from dnn_or_knn.plan.configuration import load_overlays, resolve
-from dnn_or_knn.plan.reading import readable
+from dnn_or_knn.plan.reading import mistake_in, readable, with_source
 from dnn_or_knn.plan.registry import ARCHITECTURES
 from dnn_or_knn.plan.schema import load_schema
+from dnn_or_knn.plan.specifications import Jobs
 from dnn_or_knn.runtime.errors import UserError
 from snakemake.utils import update_config
 
@@ -61,6 +63,12 @@ def test_the_paper_has_its_runs_and_evaluations() -> None:
 def test_a_resolved_configuration_resolves_to_itself(names: list[str]) -> None:
     once = resolve(overlays(*names))
     assert resolve(once) == once
+
+
+@pytest.mark.parametrize("names", [[], ["demo.yaml"], ["cpu.yaml"], ["demo.yaml", "authors.yaml", "authors-demo.yaml"]])
+def test_no_figure_lacks_a_run(names: list[str]) -> None:
+    jobs = Jobs(runs.create(overlays(*names)))
+    assert [json.loads(jobs.figure({"figure": number}))["missing"] for number in range(1, 8)] == [[]] * 7
 
 
 def test_every_overlay_is_tested() -> None:
@@ -157,6 +165,7 @@ def test_the_folder_of_the_data_may_name_the_environment(monkeypatch: pytest.Mon
         ("a: {b: 1, b: 2}\n", "the key 'b' stands in line 1 and again in line 1; keep one"),
         ("a: {b: 1}\nc: {b: 1}\n", None),
         ("", None),
+        ('{"a": 1, "a": 2}\n', "the key 'a' stands in line 1 and again in line 1; keep one"),
     ],
 )
 def test_a_key_given_twice_is_refused(tmp_path: Path, text: str, said: str | None) -> None:
@@ -234,3 +243,29 @@ def test_the_snakefile_side_imports_nothing_heavy() -> None:
     code = "import sys; from dnn_or_knn.plan import startup; print([m for m in ('torch', 'pandas', 'numpy') if m in sys.modules])"
     done = subprocess.run([sys.executable, "-c", code], cwd=SCRIPTS, capture_output=True, text=True, check=True)
     assert done.stdout.strip() == "[]"
+
+
+@pytest.mark.parametrize(
+    ("name", "content", "said"),
+    [
+        ("x.json", b'{"seeds": [0,}', "x.json, line 1: Expecting value; mend the JSON"),
+        ("x.yaml", b"a: 1\n\tb: 2\n", "x.yaml, line 2: "),
+        ("x.yaml", b"a: 1\nb: caf\xe9\n", "x.yaml, line 2: the byte 0xe9 is no UTF-8"),
+        ("x.yaml", b"- a\n", "x.yaml holds no keys"),
+        ("x.json", b'{"seeds": [0]}', None),
+    ],
+)
+def test_a_file_that_cannot_be_read_is_named_with_its_line(
+    tmp_path: Path, name: str, content: bytes, said: str | None
+) -> None:
+    (tmp_path / name).write_bytes(content)
+    found = mistake_in(tmp_path / name)
+    assert found is None if said is None else found is not None and f"{tmp_path}/{said}" in found
+
+
+def test_a_mistake_is_said_of_the_last_file_that_holds_its_key() -> None:
+    sources = {"config.yaml": {"seeds": [0], "keep": {}}, "mine.yaml": {"keep": {"features": "al"}}, "more.yaml": {}}
+    assert with_source("config: keep.features is 'al'", sources).startswith("mine.yaml: keep.features")
+    assert with_source("config: seeds[0] is -1", sources).startswith("config.yaml: seeds[0]")
+    assert with_source("config: unknown key 'featurs' in keep", sources).startswith("mine.yaml: unknown")
+    assert with_source("config: two blocks", {}) == "config: two blocks"

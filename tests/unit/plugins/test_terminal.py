@@ -14,13 +14,14 @@ from conftest import ROOT
 from snakemake.logging import DefaultFormatter
 from snakemake_interface_logger_plugins.common import LogEvent
 
-sys.path.append(str(ROOT / "workflow" / "plugins"))
+sys.path.insert(0, str(ROOT / "workflow" / "plugins"))
 from snakemake_logger_plugin_dnn_or_knn import QUIET, LogHandler
 from snakemake_logger_plugin_dnn_or_knn.board import Board, Job, duration
 from snakemake_logger_plugin_dnn_or_knn.mistakes import TARGETS, sentence, values
 
 WHERE = {"dataset": "mnist", "architecture": "lenet", "labels": "true-labels", "seed": "0"}
-STAMP = "2026-01-01 10:00:00,000"
+#: Times after and before those of any job here.
+STAMP, BEFORE = "2999-01-01 10:00:00,000", "2001-01-01 10:00:00,000"
 
 
 class Stream(io.StringIO):
@@ -74,7 +75,7 @@ def start(number: int, rule: str, log: Path | None = None, **wildcards: str) -> 
 def test_a_finished_job_is_one_line_with_its_place_and_its_warnings(shown: Any, tmp_path: Path) -> None:
     handler, stream = shown()
     log = tmp_path / "log"
-    log.write_text(f"{STAMP} WARNING of an earlier run\n")
+    log.write_text(f"{BEFORE} WARNING of an earlier run\n")
     handler.emit(record(LogEvent.RUN_INFO, "Job stats", stats={"probe": 2, "all": 1, "total": 3}))
     handler.emit(record(None, "Using shell: /usr/bin/bash"))
     handler.emit(start(7, "probe", log, **WHERE, probe="knn", shard="steps0-9"))
@@ -96,9 +97,15 @@ def test_a_failed_job_is_its_sentence_and_where_its_log_lies_once(shown: Any, tm
     log.write_text(f"{STAMP} DEBUG Traceback (most recent call last):\n  …\n{STAMP} ERROR error: x is 1; make it 2\n")
     for _ in range(2):
         handler.emit(record(LogEvent.JOB_ERROR, level=logging.ERROR, jobid=1, log=[str(log)], rule_msg=None))
+    shell = (
+        "RuleException:\nCalledProcessError in file …, line 34:\nCommand 'set -e …' returned non-zero exit status 2."
+    )
+    handler.emit(record(LogEvent.ERROR, shell, logging.ERROR, exception="RuleException"))
+    handler.emit(record(None, "Elapsed time: 0:00:26.804286"))
     handler.emit(record(None, "Exiting because a job execution failed. Look below", logging.ERROR))
     text = "WorkflowError:\nAt least one job did not complete successfully."
     handler.emit(record(LogEvent.ERROR, text, logging.ERROR, exception="WorkflowError"))
+    handler.close()
     handler.close()
     first, last = stream.getvalue().splitlines()
     assert first == f"✗ train mnist lenet true-labels seed0: x is 1; make it 2; log: {log}"

@@ -123,6 +123,12 @@ def test_page_opens_with_a_way_past_its_navigation_and_needs_no_network():
     )
 
 
+def test_pictures_glare_in_no_dark_room_and_wide_things_say_so_in_a_narrow_window():
+    assert re.search(r"@media screen and \(prefers-color-scheme: dark\) \{ img \{ filter: invert", STYLE)
+    narrow = STYLE[STYLE.index("@media (max-width: 40rem)") : STYLE.index("@media print")]
+    assert "scroll sideways" in narrow and ".wide:not(.stacked)::before" in narrow
+
+
 def test_page_answers_its_title_and_lists_what_each_run_came_to():
     measures, runs = synthetic.tables(datasets=("mnist", "cifar10"))
     found = page.ends(measures, runs)

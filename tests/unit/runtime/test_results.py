@@ -54,6 +54,13 @@ def test_what_is_no_manifest_is_refused(tmp_path: Path, text: str) -> None:
         results.read(tmp_path / "x.json")
 
 
+def test_every_run_has_its_manifest() -> None:
+    assert results.of_runs(["a", "b"], [Path("x"), Path("y")]) == {"a": Path("x"), "b": Path("y")}
+    for runs, manifests in ((["a"], []), ([], [Path("x")]), ([], [])):
+        with pytest.raises(UserError, match=f"names {len(runs)} runs, and {len(manifests)} manifests are given"):
+            results.of_runs(runs, manifests)
+
+
 def test_where_the_disk_is_full_neither_manifest_nor_provenance_is_half(tmp_path: Path, monkeypatch) -> None:
     args = argparse.Namespace(spec={}, threads=1, output=tmp_path / "x.json")
     write = files.write_text

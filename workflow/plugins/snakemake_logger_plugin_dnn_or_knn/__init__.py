@@ -41,7 +41,9 @@ CHATTER = (
     "Exiting because a job execution failed",
     "This was a dry-run",
     "host: ",
+    "Elapsed time: ",
     "Reasons:",
+    "Shutting down, this might take some time",
 )
 #: What a failed job makes Snakemake say at the end, beside the job's own line.
 AFTERWARDS = "At least one job did not complete successfully"
@@ -60,7 +62,7 @@ class LogHandler(LogHandlerBase):
         self.output = threading.RLock()
         self.live = self.colour and not self.long and not settings.dryrun
         self.drawn = False
-        self.told = self.counted = False
+        self.counted = False
         self.done = threading.Event()
         if not self.long:
             os.environ[QUIET] = "1"
@@ -106,6 +108,8 @@ class LogHandler(LogHandlerBase):
                 self.handleError(record)
 
     def close(self) -> None:
+        if self.done.is_set():  # Snakemake closes it, and then the logging module
+            return
         self.done.set()
         with self.output:
             self._erase()
@@ -167,7 +171,7 @@ class LogHandler(LogHandlerBase):
 
     def _error(self, record: Any) -> None:
         text = record.getMessage()
-        if AFTERWARDS in text:
+        if AFTERWARDS in text or "CalledProcessError" in text:  # the job's own line says it
             return
         said = sentence(record.exception, text, sys.argv[1:])
         self._print(f"{self._mark('error:', 31, 'error:')} {said}")

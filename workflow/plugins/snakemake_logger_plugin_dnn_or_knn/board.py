@@ -11,10 +11,12 @@ from dataclasses import dataclass, field
 #: Wildcards in the order in which a job is named.
 NAMED = ("probe", "figure", "dataset", "architecture", "labels", "seed", "shard")
 #: A line of a stage's log: date, time, level, what it says.
-LINE = re.compile(r"^\d{4}-\d\d-\d\d \d\d:\d\d:\d\d,\d+ (?P<level>[A-Z]+) (?P<text>.*)$", re.MULTILINE)
+LINE = re.compile(r"^(?P<time>\d{4}-\d\d-\d\d \d\d:\d\d:\d\d),\d+ (?P<level>[A-Z]+) (?P<text>.*)$", re.MULTILINE)
 IMAGES = re.compile(r"([\d.e+]+) images/s|\d+ images, ([\d.e+]+)/s")
 FITS = re.compile(r"fits \d+/\d+ \w+, ([\d.e+]+)/s")
 RESTARTED = re.compile(r"^Trying to restart job (\d+)\.$")
+#: Seconds by which a node's clock may go behind.
+SLACK = 5
 #: Bytes at the end of a log that are looked at.
 TAIL = 20_000
 
@@ -30,8 +32,8 @@ class Job:
     seconds: float = 0.0
 
     def __post_init__(self) -> None:
-        # Logs grow from try to try.
-        self.before = os.path.getsize(self.logs[0]) if self.logs and os.path.exists(self.logs[0]) else 0
+        # The log may still hold what a former try wrote.
+        self.since = time.strftime("%Y-%m-%d %H:%M:%S", time.localtime(time.time() - SLACK))
 
     @property
     def label(self) -> str:
@@ -52,10 +54,12 @@ class Job:
         try:
             with open(self.log, "rb") as file:
                 size = file.seek(0, os.SEEK_END)
-                file.seek(max(self.before, size - TAIL))
-                return file.read().decode("utf-8", errors="replace")
+                file.seek(max(0, size - TAIL))
+                text = file.read().decode("utf-8", errors="replace")
         except OSError:
             return ""
+        first = next((line for line in LINE.finditer(text) if line["time"] >= self.since), None)
+        return text[first.start() :] if first else ""
 
     def sentence(self) -> str:
         """Return why the job failed, in one line."""

@@ -16,10 +16,10 @@ class Look(NamedTuple):
 
 
 VERDICTS = {
-    NOT_SUPPORTED: Look("#b3261e", "X", "31"),
+    NOT_SUPPORTED: Look("#c62f24", "X", "31"),
     TOO_SMALL: Look("#7a5200", "s", "35"),
     INCONCLUSIVE: Look("#6b6b6b", "o", "33"),
-    SUPPORTED: Look("#1b6e3c", "o", "32"),
+    SUPPORTED: Look("#005f4b", "o", "32"),
 }
 #: Place of each in a conjunction: the lowest decides.
 RANK = {verdict: rank for rank, verdict in enumerate(VERDICTS)}

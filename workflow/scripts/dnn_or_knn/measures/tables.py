@@ -53,7 +53,6 @@ RUN_COLUMNS = [
     "final_test_accuracy",
 ]
 RUN_KEYS = RUN_COLUMNS[:4]
-MANIFEST = "measures.json"
 MEASURES = "measures.parquet"
 REPLICATES = "replicates.parquet"
 RUNS = "runs.csv"

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import json
 import re
 from collections.abc import Mapping
@@ -53,8 +54,12 @@ def _mistake(file: str | Path, text: str) -> str | None:
             return _yaml_error(file, error)
         except (ValueError, RecursionError) as error:
             return f"{file} holds a value that YAML cannot read ({error}); write it as a text in quotes"
-        if said := repeated_key(node):
-            return f"{file}: {said}"
+    else:
+        node = None
+        with contextlib.suppress(yaml.YAMLError):  # some JSON is no YAML
+            node = yaml.compose(text, yaml.SafeLoader)
+    if said := repeated_key(node):
+        return f"{file}: {said}"
     if content is not None and not isinstance(content, dict):
         return f"{file} holds no keys; write `key: value` lines, such as `seeds: [0, 1]`"
     return None

@@ -42,6 +42,8 @@ EXPERIMENT = "DNN_OR_KNN_EXPERIMENT"
 FROZEN = ".frozen.json"
 #: Where `results.py why` wants to read which results are stale.
 WHY = "DNN_OR_KNN_WHY"
+#: What may be asked for by name: the logger names it to whoever misspells one.
+TARGETS = "DNN_OR_KNN_TARGETS"
 #: Looked for once a run of Snakemake.
 found_stale = functools.cache(stale)
 
@@ -217,6 +219,11 @@ def workflow_digest() -> str:
     texts = [WORKFLOW.parent / "Snakefile", *sorted([*tables, *(WORKFLOW / "rules").glob("*.smk")])]
     parts = [code_digest(*scripts), runtime_digest(), *(path.read_text(encoding="utf-8") for path in texts)]
     return hashlib.sha256("\0".join(parts).encode()).hexdigest()
+
+
+def tell_targets(rules: Iterable[Any]) -> None:
+    """Tell the logger, in the environment, which rules are targets: those without wildcards."""
+    os.environ[TARGETS] = " ".join(rule.name for rule in rules if not rule.has_wildcards())
 
 
 def overlays(configfiles: Iterable[str | Path]) -> str:

@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import argparse
 import os
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -41,15 +41,11 @@ def finish(
     provenance.write(where, args, inputs=list(inputs), results=[args.output], **more)
 
 
-def write(
-    manifest: Path, facts: Mapping[str, Any], made: Iterable[Path] | Mapping[str, Mapping[str, Any]]
-) -> dict[str, Any]:
-    """Write a manifest alone, and return what it says; parameters as in `finish`."""
+def write(manifest: Path, facts: Mapping[str, Any], made: Iterable[Path] | Mapping[str, Mapping[str, Any]]) -> None:
+    """Write a manifest alone; parameters as in `finish`."""
     folder = manifest.parent
     listed = made if isinstance(made, Mapping) else files.listing(folder, [os.path.relpath(p, folder) for p in made])
-    content = {**facts, "files": dict(listed)}
-    files.write_json(manifest, content)
-    return content
+    files.write_json(manifest, {**facts, "files": dict(listed)})
 
 
 def read(manifest: Path, names: Iterable[str] | None = None) -> dict[str, Any]:
@@ -64,3 +60,12 @@ def read(manifest: Path, names: Iterable[str] | None = None) -> dict[str, Any]:
         raise UserError(f"{manifest} is no manifest of this project; delete it and run again")
     files.check(manifest.parent, content["files"], names)
     return content
+
+
+def of_runs(runs: Sequence[str], manifests: Sequence[Path]) -> dict[str, Path]:
+    """Return each run's manifest, given both in the same order; `UserError` unless there is one each, and one at least."""
+    if not runs or len(runs) != len(manifests):
+        raise UserError(
+            f"the specification names {len(runs)} runs, and {len(manifests)} manifests are given; give one each"
+        )
+    return dict(zip(runs, manifests, strict=True))

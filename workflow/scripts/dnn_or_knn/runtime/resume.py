@@ -5,7 +5,7 @@ and its inputs). It holds
 
     key             the key, in hex
     lock            held while a process works here
-    state-<n>       the latest states, two at most: one line of JSON (key, bytes, SHA-256), padded, then the payload
+    state-<n>       the latest states, two at most: one line of JSON (key, SHA-256), padded, then the payload
     diverged        why a training with this key ended, if it diverged
     kept/           finished parts of the result
     <part>.json     says that a part is finished: its files in `kept`, with their digests
@@ -70,7 +70,7 @@ class State:
                 hashed.write(payload)
             if hashed.error is not None:
                 raise hashed.error
-            header = {"key": self.key, "bytes": hashed.bytes, "sha256": hashed.digest.hexdigest()}
+            header = {"key": self.key, "sha256": hashed.digest.hexdigest()}
             file.seek(0)
             file.write((json.dumps(header) + "\n").encode().rjust(_HEADER))
         for old in [*states, path][:-GENERATIONS]:
@@ -121,22 +121,20 @@ class State:
             header, payload = json.loads(file.readline()), file.read()
         if header["key"] != self.key:
             raise ValueError("it belongs to another job")
-        if len(payload) != header["bytes"]:
-            raise ValueError(f"{len(payload)} bytes instead of {header['bytes']}")
         if hashlib.sha256(payload).hexdigest() != header["sha256"]:
             raise ValueError("its SHA-256 is not the recorded one")
         return payload
 
 
 class _Hashed:
-    """A file that counts and digests what is written to it, and keeps the first error for its owner.
+    """A file that digests what is written to it, and keeps the first error for its owner.
 
     It pretends to go on after an error: serializers written in C++ (torch.save) abort the process, or hide the cause, when
     a write fails.
     """
 
     def __init__(self, file: IO[bytes]) -> None:
-        self.file, self.bytes, self.digest = file, 0, hashlib.sha256()
+        self.file, self.digest = file, hashlib.sha256()
         self.error: OSError | None = None
 
     def write(self, content: bytes) -> int:
@@ -146,7 +144,6 @@ class _Hashed:
             except OSError as error:
                 self.error = error
             self.digest.update(content)
-            self.bytes += len(content)
         return len(content)
 
     def flush(self) -> None:

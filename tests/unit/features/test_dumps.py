@@ -1,0 +1,50 @@
+"""Who reads a shard's features, and when they go."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+from dnn_or_knn.features import dumps
+
+RUN = Path("digits/mlp8/true-labels/seed0")
+
+
+@pytest.fixture
+def shards(tmp_path: Path) -> list[Path]:
+    """The manifests of two shards whose features lie on disk, to be read by two probes."""
+    made = [tmp_path / RUN / "features" / f"{name}.json" for name in ("steps000000-000010", "layers000010")]
+    for manifest in made:
+        dumps.folder_of(manifest).mkdir(parents=True)
+        (dumps.folder_of(manifest) / "a.npy").touch()
+        manifest.touch()
+        dumps.await_readers(manifest, ["knn", "svm"])
+    return made
+
+
+def test_features_go_with_the_last_mark_and_their_manifest_stays(tmp_path: Path, shards: list[Path]) -> None:
+    first, second = shards
+    assert dumps.marked(tmp_path) == sorted(shards) and dumps.there(tmp_path) == sorted(map(dumps.folder_of, shards))
+    dumps.let_go(first, "svm")
+    dumps.let_go(first, "unknown")
+    assert dumps.folder_of(first).is_dir()
+    dumps.let_go(first, "knn")
+    assert not dumps.folder_of(first).exists() and first.is_file()
+    assert dumps.marked(tmp_path) == [second] and dumps.there(tmp_path) == [dumps.folder_of(second)]
+    left = {path.name for path in first.parent.iterdir()}
+    assert left == {first.name, second.name, second.stem, dumps.marks_of(second).name}
+
+
+def test_features_that_nobody_marked_are_kept(tmp_path: Path, shards: list[Path]) -> None:
+    dumps.await_readers(shards[0], [])
+    dumps.let_go(shards[0], "knn")
+    assert dumps.folder_of(shards[0]).is_dir() and dumps.marked(tmp_path) == [shards[1]]
+
+
+def test_marks_of_probes_that_will_not_run_are_taken_away(tmp_path: Path, shards: list[Path]) -> None:
+    first, second = shards
+    assert dumps.release(tmp_path, {(second, "svm")}) == [dumps.folder_of(first)]
+    assert not dumps.folder_of(first).exists()
+    assert dumps.folder_of(second).is_dir() and [path.name for path in dumps.marks_of(second).iterdir()] == ["svm"]
+    dumps.release_all(tmp_path)
+    assert not dumps.there(tmp_path) and not dumps.marked(tmp_path) and second.is_file()

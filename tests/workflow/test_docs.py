@@ -100,6 +100,20 @@ def test_the_readmes_own_figure(finished: Project) -> None:
     assert (finished.folder / "p_same.png").stat().st_size > 10_000
 
 
+def test_every_snakemake_command_of_the_readme_plans(project: Project) -> None:
+    text = (ROOT / "README.md").read_text()
+    lines = [line for block in re.findall(r"```\n(.*?)```", text, re.DOTALL) for line in block.splitlines()]
+    lines += re.findall(r"`(snakemake [^`]*)`", text)
+    commands = {tuple(shlex.split(line, comments=True)) for line in lines if line.startswith("snakemake ")}
+    # A cluster's profile, and an archive's page, are tested where there is one.
+    commands = {words for words in commands if not {"--profile", "--report", "--snakefile"} & {*words}}
+    assert len(commands) >= 8
+    for words in sorted(commands):
+        at = words.index("--configfile") if "--configfile" in words else len(words)
+        given = [word.replace("/datasets", str(project.folder)) for word in words[1:at]]
+        project.snakemake(*given, "--dry-run", overlays=words[at + 1 :] or ("config.yaml",))
+
+
 def test_every_file_and_command_that_the_readme_names_exists() -> None:
     text = (ROOT / "README.md").read_text() + "".join(p.read_text() for p in (ROOT / "docs").glob("*.md"))
     for link in re.findall(r"\]\((?!http)([^)#]+)\)", (ROOT / "README.md").read_text()):

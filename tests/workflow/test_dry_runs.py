@@ -93,6 +93,27 @@ def test_a_key_given_twice_and_an_absurd_count_stop_with_one_sentence(project: P
         assert sentence in output and "Traceback" not in output
 
 
+def test_the_short_form_fits_a_screen_and_the_long_one_is_a_flag_away(project: Project) -> None:
+    short = project.snakemake("--dry-run", overlays=("config.yaml",))
+    assert len(short.splitlines()) <= 60 and re.search(r"^total +251$", short, re.MULTILINE), short
+    long = project.snakemake("--dry-run", "--printshellcmds", overlays=("config.yaml",))
+    assert long.count("workflow/scripts/probe.py") == 147
+
+
+def test_a_figure_is_a_target_under_any_configuration(project: Project) -> None:
+    jobs = project.planned("figure6", overlays=("config/demo.yaml",))
+    assert {job for job in jobs if job[0] == "figure"} == {("figure", "6")} and ("claims",) not in jobs
+    assert {job[0] for job in project.planned("report", overlays=("config/demo.yaml",))} >= {"claims", "report"}
+
+
+def test_why_of_a_fresh_checkout_is_one_line(project: Project) -> None:
+    said = project.python("workflow/scripts/results.py", "why", "--configfile", "tiny.yaml")
+    assert said.returncode == 0 and said.stdout.count("\n") == 1
+    assert said.stdout.startswith("No result is there yet: all 49 jobs would run")
+    wrong = project.python("workflow/scripts/results.py", "why", "figur6", "--configfile", "tiny.yaml")
+    assert wrong.returncode == 1 and wrong.stderr.startswith("error: there is no target 'figur6'")
+
+
 def test_a_dry_run_writes_nothing(project: Project) -> None:
     project.planned()
     assert not (project.folder / "results").exists()

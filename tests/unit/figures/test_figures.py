@@ -14,9 +14,8 @@ import pandas as pd
 import pytest
 import synthetic
 from conftest import SCRIPTS
-from dnn_or_knn.figures import panels as drawing
-from dnn_or_knn.figures import style, training_curves, words
-from dnn_or_knn.figures import table as figures
+from dnn_or_knn.figures import panels, style, training_curves, words
+from dnn_or_knn.figures.table import COLUMNS, Layout, assemble, is_drawn
 from dnn_or_knn.runtime import results
 from dnn_or_knn.runtime.code_digest import code_digest
 from dnn_or_knn.runtime.errors import UserError
@@ -54,7 +53,7 @@ def specification(number: int, datasets: tuple[str, ...] = THREE, **more: Any) -
     }
 
 
-def layout(spec: dict[str, Any]) -> figures.Layout:
+def layout(spec: dict[str, Any]) -> Layout:
     """Return a figure's layout."""
     return importlib.import_module(f"dnn_or_knn.figures.figure{spec['figure']}").layout(spec)
 
@@ -67,9 +66,9 @@ def tables(**options: Any) -> tuple[pd.DataFrame, pd.DataFrame]:
 
 def draw(number: int, made: tuple[pd.DataFrame, pd.DataFrame], spec: dict[str, Any]) -> tuple[Figure, pd.DataFrame]:
     """Return a figure and its table."""
-    table = figures.assemble(*made, layout(spec), spec)
+    table = assemble(*made, layout(spec), spec)
     with style.applied(style.style(spec)):
-        return drawing.draw(layout(spec), table, spec, synthetic.probe_points()), table
+        return panels.draw(layout(spec), table, spec, synthetic.probe_points()), table
 
 
 @functools.cache
@@ -89,7 +88,7 @@ def by_gid(figure: Figure, gid: str) -> list[Any]:
     return figure.findobj(lambda artist: artist.get_gid() == gid)
 
 
-def panels(figure: Figure) -> list[Any]:
+def axes_of(figure: Figure) -> list[Any]:
     """Return the axes of a figure's panels, the diagram excepted."""
     return [ax for ax in figure.axes if ax.get_gid() != "diagram"]
 
@@ -98,7 +97,7 @@ def panels(figure: Figure) -> list[Any]:
 def test_every_artist_shows_its_rows_of_the_table(number: int) -> None:
     figure, table = drawn(number)
     measures = tables()[0].set_index(["dataset", "architecture", "labels", "layer", "split", "model"]).sort_index()
-    shown = table[figures.is_drawn(table)]
+    shown = table[is_drawn(table)]
     for (panel, series), rows in shown.groupby(["panel", "series"]):
         lines = [*by_gid(figure, f"{panel}/{series}/input"), *by_gid(figure, f"{panel}/{series}")]
         assert [x for line in lines for x in line.get_xdata()] == rows["x"].tolist()
@@ -115,13 +114,13 @@ def test_every_artist_shows_its_rows_of_the_table(number: int) -> None:
 @pytest.mark.parametrize("number", NUMBERS)
 def test_the_grid_is_the_papers(number: int) -> None:
     figure, table = drawn(number)
-    assert len(panels(figure)) == PANELS[number] == table["panel"].nunique()
+    assert len(axes_of(figure)) == PANELS[number] == table["panel"].nunique()
     columns = 2 if number == 4 else 3
-    shapes = {ax.get_subplotspec().colspan.start for ax in panels(figure)}
+    shapes = {ax.get_subplotspec().colspan.start for ax in axes_of(figure)}
     assert shapes == set(range(columns))
-    titles = [ax.get_title() for ax in panels(figure)][:columns]
+    titles = [ax.get_title() for ax in axes_of(figure)][:columns]
     assert titles == (["True labels", "Random labels"] if number == 4 else ["MNIST", "CIFAR-10", "CIFAR-100"])
-    letters = [text.get_text() for ax in panels(figure) for text in ax.texts if text.get_text().startswith("(")]
+    letters = [text.get_text() for ax in axes_of(figure) for text in ax.texts if text.get_text().startswith("(")]
     assert letters == [f"({'abcdefghi'[i]})" for i in range(PANELS[number])]
     assert len(figure.legends) == 1
     assert figure.get_figwidth() == 7.0
@@ -170,13 +169,13 @@ def test_rows_of_figures_1_and_2_are_wrn_lenet_mlp() -> None:
             *["lenet"] * 3,
             *["mlp640"] * 3,
         ]
-        heads = [t.get_text() for ax in panels(figure) for t in ax.texts if t.get_rotation() == 270]
+        heads = [t.get_text() for ax in axes_of(figure) for t in ax.texts if t.get_rotation() == 270]
         assert heads == ["WRN-28-10", "LeNet", "MLP-640"]
 
 
 def test_colours_and_dashes_follow_the_paper() -> None:
     figure, table = drawn(4)
-    for (panel, series), rows in table[figures.is_drawn(table)].groupby(["panel", "series"]):
+    for (panel, series), rows in table[is_drawn(table)].groupby(["panel", "series"]):
         (line,) = by_gid(figure, f"{panel}/{series}")
         assert line.get_color() == style.COLOURS[rows["model"].iloc[0]]
         assert line.is_dashed() == (rows["split"].iloc[0] == "test")
@@ -190,7 +189,7 @@ def test_colours_and_dashes_follow_the_paper() -> None:
     assert not by_gid(fifth, "g/k-NN, test")[0].is_dashed()
     seventh, table = drawn(7)
     assert by_gid(seventh, "d/k-NN, test")[0].is_dashed() and not by_gid(seventh, "d/k-NN, train")[0].is_dashed()
-    assert set(table.loc[figures.is_drawn(table), "model"]) == {"dnn", "knn"}
+    assert set(table.loc[is_drawn(table), "model"]) == {"dnn", "knn"}
 
 
 def ax_letter(ax: Any) -> str:
@@ -203,7 +202,7 @@ def test_memorization_lines_run_through_all_rows(number: int) -> None:
     figure, table = drawn(number)
     kind = {6: "random-labels", 7: "overfit"}[number]
     runs = tables()[1].set_index(["dataset", "labels", "architecture"])["memorization_step"]
-    for ax in panels(figure):
+    for ax in axes_of(figure):
         dataset = THREE[ax.get_subplotspec().colspan.start]
         (line,) = [line for line in ax.lines if line.get_gid() == "memorization"]
         assert set(line.get_xdata()) == {runs[dataset, kind, "wrn-28-10"]} and line.is_dashed()
@@ -225,7 +224,7 @@ def test_one_data_set_shrinks_the_grid(number: int) -> None:
     figure, _ = alone(number)
     grid = {
         (ax.get_subplotspec().rowspan.start, ax.get_subplotspec().colspan.start): ax.get_title()
-        for ax in panels(figure)
+        for ax in axes_of(figure)
     }
     expected: dict[int, dict[tuple[int, int], str]] = {
         1: {(0, 0): "Digits, WRN-28-10", (0, 1): "Digits, LeNet", (0, 2): "Digits, MLP-640"},
@@ -244,12 +243,12 @@ def test_several_seeds_are_mean_and_band(number: int) -> None:
     made = tables(datasets=("digits",), seeds=3)
     spec = specification(number, ("digits",))
     figure, table = draw(number, made, spec)
-    for (panel, series), rows in table[figures.is_drawn(table)].groupby(["panel", "series"]):
+    for (panel, series), rows in table[is_drawn(table)].groupby(["panel", "series"]):
         (line,) = by_gid(figure, f"{panel}/{series}")
         np.testing.assert_allclose(line.get_ydata(), rows.groupby("x")["y"].mean())
         (band,) = by_gid(figure, f"{panel}/{series}/band")
         np.testing.assert_allclose(band.get_paths()[0].vertices[:, 1].max(), rows["y"].max())
-    assert sorted(table.loc[figures.is_drawn(table), "seed"].unique()) == [0, 1, 2]
+    assert sorted(table.loc[is_drawn(table), "seed"].unique()) == [0, 1, 2]
     assert "mean over 3 seeds; bands: from the smallest to the largest" in words.notes(table)
     assert "smallest to largest, 3 seeds" in [text.get_text() for text in figure.legends[0].get_texts()]
 
@@ -275,7 +274,7 @@ def test_missing_runs_are_named_where_they_would_be() -> None:
     assert table.loc[table["series"] == "missing", "panel"].tolist() == ["b", "e", "h"]
     assert set(table.loc[table["series"] == "missing", "note"]) == {f"not configured: {gone}"}
     assert len(by_gid(figure, "a/DNN, train")) == 1 and gone in words.notes(table)
-    lowest = next(ax for ax in panels(figure) if "Test $D" in ax.get_ylabel())
+    lowest = next(ax for ax in axes_of(figure) if "Test $D" in ax.get_ylabel())
     assert lowest.get_xlabel() == "Training step"
 
 
@@ -295,7 +294,7 @@ def test_figure_4_shows_the_layers_in_order_and_the_network() -> None:
         {"dataset": "cifar10", "architecture": "wrn-28-10", "layer": "embedding", "accuracy": 95.2},
     ]
     figure, table = draw(4, tables(), specification(4, published=published))
-    lowest = panels(figure)[-2]
+    lowest = axes_of(figure)[-2]
     assert tuple(label.get_text() for label in lowest.get_xticklabels()) == synthetic.LAYERS
     assert all(label.get_rotation() == 90 for label in lowest.get_xticklabels())
     assert by_gid(figure, "a/k-NN, train")[0].get_xdata().tolist() == list(range(1, 15))
@@ -329,7 +328,7 @@ def test_an_early_point_that_dwarfs_the_rest_is_cut_off_and_said() -> None:
     first = (measures["step"] == 0) & (measures["model"] == "svm") & (measures["split"] == "test")
     measures.loc[first & (measures["labels"] == "true-labels"), "d_kl"] = 40.0
     figure, table = draw(5, (measures, tables()[1]), specification(5))
-    tops = {ax_letter(ax)[0]: ax.get_ylim()[1] for ax in panels(figure)}
+    tops = {ax_letter(ax)[0]: ax.get_ylim()[1] for ax in axes_of(figure)}
     assert tops["d"] == tops["g"] < 200 and table["y"].max() == 4000
     assert {ax_letter(text.axes)[0] for text in by_gid(figure, "off scale")} >= {"g", "h", "i"}
 
@@ -337,11 +336,11 @@ def test_an_early_point_that_dwarfs_the_rest_is_cut_off_and_said() -> None:
 @pytest.mark.parametrize("number", NUMBERS)
 def test_words_say_what_is_shown(number: int) -> None:
     spec = specification(number)
-    table = figures.assemble(*tables(), layout(spec), spec)
+    table = assemble(*tables(), layout(spec), spec)
     alt, caption = words.describe(layout(spec), table), words.caption(layout(spec), table, ())
     assert len(caption) > 80 and caption.endswith(".")
     assert all(f"({letter}) " in alt for letter in table["panel"].unique()) and "$" not in alt + caption
-    last = table[figures.is_drawn(table) & (table["panel"] == "a")].iloc[-1]
+    last = table[is_drawn(table) & (table["panel"] == "a")].iloc[-1]
     said = f"{last['y']:.3g}" if last["y"] >= 0.095 else f"{last['y']:.2f}"
     assert f"{said}{'.' if number not in (6, 7) else ';'}" in alt
 
@@ -393,9 +392,9 @@ def test_the_script_writes_the_same_files_every_time(tmp_path: Path) -> None:
         and manifest["missing"] == []
         and set(manifest["files"]) == {*("figure4.csv", "figure4.pdf", "figure4.png")}
     )
-    table = figures.assemble(*synthetic.tables(datasets=("digits",)), layout(spec), spec)
+    table = assemble(*synthetic.tables(datasets=("digits",)), layout(spec), spec)
     written = pd.read_csv(tmp_path / "a/figure4.csv")
-    assert list(written.columns) == figures.COLUMNS
+    assert list(written.columns) == COLUMNS
     assert written["y"].tolist() == table["y"].tolist() and written["layer"].tolist() == table["layer"].tolist()
 
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import os
 import re
+import signal
 import subprocess
 import sys
 from pathlib import Path
@@ -104,3 +105,11 @@ def test_every_stages_keys_are_among_those_that_the_workflow_gives() -> None:
         spec = json.loads(task.spec)
         program = spec["code"]["files"][0]
         assert set(command_line.KEYS[program]) <= spec.keys()
+
+
+def test_an_interrupt_by_keyboard_is_named(tmp_path: Path) -> None:
+    child = start("wait", tmp_path / "log")
+    assert child.stdout is not None and child.stdout.readline() == "ready\n"
+    child.send_signal(signal.SIGINT)
+    _, error = child.communicate(timeout=60)
+    assert child.returncode == 75 and error == "stopped: interrupted; run again to resume\n"

@@ -106,7 +106,7 @@ def run(
         log.error("error: %s", error)
         return EXIT_USER_ERROR
     except (Interrupted, KeyboardInterrupt) as error:
-        log.error("stopped: %s; run again to resume", error or "interrupted")
+        log.error("stopped: %s; run again to resume", str(error) or "interrupted")
         return EXIT_INTERRUPTED
     except MemoryError:
         log.debug("%s", traceback.format_exc())

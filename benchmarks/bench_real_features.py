@@ -29,11 +29,17 @@ from pathlib import Path
 from typing import Any, NamedTuple
 
 import numpy as np
+import torch
 
 sys.path.insert(0, str(Path(__file__).resolve().parent.parent / "workflow" / "scripts"))
 from dnn_or_knn.data import store
 from dnn_or_knn.probes import common
 from dnn_or_knn.runtime import files
+from sklearn.calibration import CalibratedClassifierCV
+from sklearn.linear_model import LogisticRegression
+from sklearn.neighbors import NearestNeighbors
+from sklearn.svm import SVC, LinearSVC
+from threadpoolctl import threadpool_limits
 
 ROOT = Path(__file__).resolve().parent.parent
 #: Probe of the table → module, options.
@@ -93,11 +99,6 @@ def evaluations(results: Path, wanted: str) -> Iterator[Evaluation]:
 
 def competitor(probe: str, train: np.ndarray, labels: np.ndarray, test: np.ndarray) -> None:
     """Do with scikit-learn what a probe does."""
-    from sklearn.calibration import CalibratedClassifierCV
-    from sklearn.linear_model import LogisticRegression
-    from sklearn.neighbors import NearestNeighbors
-    from sklearn.svm import SVC, LinearSVC
-
     train, test = train.astype(np.float64), test.astype(np.float64)
     if probe == "knn":
         index = NearestNeighbors(n_neighbors=30, algorithm="brute").fit(train)
@@ -115,9 +116,6 @@ def competitor(probe: str, train: np.ndarray, labels: np.ndarray, test: np.ndarr
 
 def _fit(pipe: Any, evaluation: Evaluation, probe: str, ours: bool, threads: int, device: str) -> None:
     """Fit one probe, ours or scikit-learn's, and send what it cost."""
-    import torch
-    from threadpoolctl import threadpool_limits
-
     torch.set_num_threads(threads)
     warnings.simplefilter("ignore")
     train, labels, test, classes = evaluation.load()

@@ -171,7 +171,7 @@ def compare(
 def rests(points: torch.Tensor, labels: np.ndarray, classes: int) -> Problems:
     """Return the one-vs-rest problems with the squared hinge."""
     signs = 2.0 * (torch.as_tensor(labels)[None] == torch.arange(classes)[:, None]).double() - 1
-    return Problems(points, signs, 1.0, True, True, points.new_zeros(points.shape[1] - 1))
+    return Problems(points, signs, 1.0, True, points.new_zeros(points.shape[1] - 1))
 
 
 def some_pairs(points: torch.Tensor, labels: np.ndarray, count: int) -> Problems:
@@ -180,7 +180,7 @@ def some_pairs(points: torch.Tensor, labels: np.ndarray, count: int) -> Problems
     padded = torch.nn.utils.rnn.pad_sequence(rows, batch_first=True, padding_value=-1)
     signs = (padded >= 0) * torch.where(torch.as_tensor(labels)[padded] == 0, 1.0, -1.0).double()
     return Problems(
-        points[padded] * (padded >= 0)[:, :, None], signs, 1.0, False, False, points.new_zeros(points.shape[1] - 1)
+        points[padded] * (padded >= 0)[:, :, None], signs, 1.0, False, points.new_zeros(points.shape[1] - 1)
     )
 
 

@@ -90,8 +90,7 @@ def run(
         probabilities, decision = _apply(values, model, multiclass)
         arrays[f"{split}_probabilities"] = spread(probabilities, present, classes).astype(np.float32)
         arrays[f"{split}_decision"] = present[decision].astype(np.int16)
-    arrays["coefficients"] = model.weights.T.contiguous().cpu().numpy()
-    arrays["intercepts"] = model.intercepts.cpu().numpy()
+    arrays |= {"coefficients": model.weights.T.cpu().numpy().copy(), "intercepts": model.intercepts.cpu().numpy()}
     report = {
         "objective": model.objective,
         "gap": model.gap,

@@ -5,8 +5,7 @@ Objectives (C is the option ``C``, f = w·x + b, y = ±1), one for each class or
     squared_hinge:  ½‖w‖² + ½b² + C Σ max(0, 1 − y f)²       LinearSVC's: the intercept is penalised
     hinge:          ½‖w‖²       + C Σ max(0, 1 − y f)        libsvm's: it is not
 
-``penalize_intercept`` overrides the intercept's part. ``multiclass: ovr`` sets each class against the rest; ``ovo``
-each class against each other one, on their points alone.
+``multiclass: ovr`` sets each class against the rest; ``ovo`` each class against each other one, on their points alone.
 
 Probabilities: the sigmoids are fitted on decision values of `platt_folds` further fits, each of which leaves a
 stratified, seeded fold out; they are applied to the decision values of the one fit on all points. One-vs-rest sigmoids
@@ -82,7 +81,7 @@ def run(
     Parameters
     ----------
     options: ``loss`` (squared_hinge or hinge), ``multiclass`` (ovr or ovo), ``C``, ``platt_folds``, ``tolerance``
-        (relative duality gap of every fit), ``penalize_intercept``, ``backend`` (exact, or reference: scikit-learn on
+        (relative duality gap of every fit), ``backend`` (exact, or reference: scikit-learn on
         the same objective), ``normalize``, ``pca``; see the module.
     seed: of the folds.
 
@@ -134,7 +133,6 @@ class Settings:
 
     squared: bool
     multiclass: str
-    penalized: bool
     C: float
     folds: int
     tolerance: float
@@ -144,14 +142,12 @@ class Settings:
     def of(options: dict[str, Any]) -> Settings:
         """Return the options with their defaults; a value that makes no sense raises `UserError`."""
         loss = _one_of(options, "loss", ("squared_hinge", "hinge"))
-        penalize = options.get("penalize_intercept")
         folds = options.get("platt_folds", 5)
         if isinstance(folds, bool) or not isinstance(folds, int) or folds < 2:
             raise UserError(f"platt_folds must be an integer of at least 2, not {folds!r}")
         return Settings(
             squared=loss == "squared_hinge",
             multiclass=_one_of(options, "multiclass", ("ovr", "ovo")),
-            penalized=loss == "squared_hinge" if penalize is None else bool(penalize),
             C=_positive(options, "C", 1.0),
             folds=folds,
             tolerance=_positive(options, "tolerance", 1e-6),
@@ -191,7 +187,6 @@ def _report(fit: Fit, settings: Settings, folds: int, seed: int) -> dict[str, An
         "fits": len(fit.gap) * (1 + folds),
         "loss": "squared_hinge" if settings.squared else "hinge",
         "multiclass": settings.multiclass,
-        "penalize_intercept": settings.penalized,
         "C": settings.C,
         "platt": {"folds": folds, "seed": seed},
     }
@@ -252,7 +247,7 @@ def _rests(
     each = 8 * (12 * count + 3 * dimensions**2)
     for some in targets[:, 0].split(max(1, BATCH[points.device.type] // each)):
         signs = 2.0 * (labels[None] == some[:, None]).to(points.dtype) - 1
-        yield Problems(points, signs, settings.C, settings.squared, settings.penalized, mean), fold[None], None
+        yield Problems(points, signs, settings.C, settings.squared, mean), fold[None], None
 
 
 def _pairs(
@@ -280,7 +275,7 @@ def _pairs(
             bases = span(torch.cat([copied[:, :, :-1], mean.expand(len(some), 1, -1)], dim=1))
             copied = torch.cat([copied[:, :, :-1] @ bases, copied[:, :, -1:]], dim=2)
             means = (bases * mean[:, None]).sum(1)
-        problems = Problems(copied, signs, settings.C, settings.squared, settings.penalized, means)
+        problems = Problems(copied, signs, settings.C, settings.squared, means)
         yield problems, fold[padded], bases
 
 
@@ -313,11 +308,6 @@ def _exact(settings: Settings) -> Solver:
 
 def _reference(settings: Settings) -> Solver:
     """Return a solver that fits each problem with scikit-learn, to the same objective, and certifies it as ours."""
-    if settings.squared != settings.penalized:
-        raise UserError(
-            "backend: reference fits what scikit-learn fits, squared_hinge with a penalised and hinge with a free "
-            "intercept; leave penalize_intercept out or take backend: exact"
-        )
 
     def solver(problems: Problems, start: Solution | None) -> Solution:
         fits = [_reference_fit(problems, b, settings) for b in range(len(problems.signs))]

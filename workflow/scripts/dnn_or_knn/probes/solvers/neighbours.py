@@ -17,8 +17,10 @@ that is known beforehand; the nominated are decided by the definition itself. Th
 from __future__ import annotations
 
 import contextlib
+import functools
 import math
 from collections.abc import Iterator, Sequence
+from concurrent.futures import ThreadPoolExecutor
 from typing import NamedTuple
 
 import numpy as np
@@ -165,6 +167,22 @@ def _full_precision() -> Iterator[None]:
         torch.set_float32_matmul_precision(before)
 
 
+@contextlib.contextmanager
+def _one_thread_each(device: torch.device) -> Iterator[int]:
+    """Yield how many threads may work: on the CPU as many as torch has, each of which then computes alone.
+
+    Threads that share each small operation wait for each other's share of it: on a busy machine ten times as long as they
+    compute.
+    """
+    threads = torch.get_num_threads()
+    workers = threads if device.type == "cpu" else 1
+    torch.set_num_threads(1 if device.type == "cpu" else threads)
+    try:
+        yield workers
+    finally:
+        torch.set_num_threads(threads)
+
+
 #: Queries of a block, and how many points of their group's order they need.
 Block = tuple[torch.Tensor, int]
 
@@ -185,25 +203,35 @@ class _Index:
         That is: the number of the stage that settled each query, and the fraction of pairs covered. On the training points'
         own search the point itself is one of its neighbours.
         """
-        y, chunk = self.task.y, self.task.chunk
+        y = self.task.y
         near, far = np.empty((len(x), wanted), np.int64), np.empty((len(x), wanted))
         stage = np.zeros(len(x), np.int64)
+
+        def search_block(group: Group, block: Block) -> None:
+            left, count = block
+            for number, dtype in enumerate(self.stages):
+                if not len(left):
+                    break
+                last = number == len(self.stages) - 1
+                # As many pairs as there are may be nominated at last.
+                size = max(8, self.task.chunk // (64 * count)) if last else len(left)
+                wide = []
+                for part in left.split(size):
+                    over, index, values = settle(group, x.take(part), count, wanted, dtype, limited=not last)
+                    done = part[~over].cpu().numpy()
+                    near[done], far[done], stage[done] = index, values, number
+                    wide.append(part[over])
+                left = torch.cat(wide)
+
         covered = 0
-        for group, blocks in self._plan(x, wanted, max(32, min(BLOCK[y.rows.device.type], chunk // (8 * len(y))))):
-            for queries, count in blocks:
-                covered += len(queries) * count
-                left = queries
-                for number, dtype in enumerate(self.stages):
-                    last = number == len(self.stages) - 1
-                    # As many pairs as there are may be nominated at last.
-                    size = max(8, chunk // (64 * count)) if last else len(queries)
-                    wide = []
-                    for part in left.split(size) if len(left) else ():
-                        over, index, values = settle(group, x.take(part), count, wanted, dtype, limited=not last)
-                        done = part[~over].cpu().numpy()
-                        near[done], far[done], stage[done] = index, values, number
-                        wide.append(part[over])
-                    left = torch.cat(wide) if wide else left
+        with _one_thread_each(y.rows.device) as workers, ThreadPoolExecutor(workers) as pool:
+            fit = self.task.chunk // (4 * len(y) * workers)
+            for group, blocks in self._plan(x, wanted, max(32, min(BLOCK[y.rows.device.type], fit))):
+                covered += sum(len(queries) * count for queries, count in blocks)
+                if torch.float32 in self.stages:
+                    group.prepare(max(count for _, count in blocks))
+                each = pool.map if workers > 1 else map
+                list(each(functools.partial(search_block, group), blocks))
         return near, far, stage, covered / max(1, len(x) * len(y))
 
     def _plan(self, x: Points, wanted: int, size: int) -> list[tuple[Group, list[Block]]]:

@@ -56,7 +56,7 @@ class Task(NamedTuple):
 class Group:
     """Training points around one centre (d,): all of them as they come, or `points`, their numbers, nearest first.
 
-    Their factor of float32 products is made once, `single`; that of float64 products a tile at a time.
+    Their factor of float32 products is made once, by `prepare`; that of float64 products a tile at a time.
     """
 
     task: Task
@@ -64,11 +64,14 @@ class Group:
     points: torch.Tensor | None = None
     single: torch.Tensor | None = None
 
+    def prepare(self, count: int) -> None:
+        """Make the factor of float32 products of the first `count` points, if it is not there."""
+        if self.single is None or len(self.single) < count:
+            self.single = self._factor(slice(0, count), torch.float32)
+
     def tiles(self, count: int, dtype: torch.dtype) -> Iterator[tuple[int, torch.Tensor]]:
         """Yield the factor of the first `count` points as pieces, each with the number of its first point."""
-        if dtype == torch.float32:
-            if self.single is None:
-                self.single = self._factor(slice(None), dtype)
+        if dtype == torch.float32 and self.single is not None:
             yield 0, self.single[:count]
             return
         step = max(1, self.task.chunk // (32 * len(self.centre)))

@@ -2,16 +2,16 @@
 
 Problem. Minimise over w, b, with f = w·x + b, slack t = 1 − y f and hinge h = max(0, t),
 
-    P(w, b) = ½‖w‖² [+ ½b² if the intercept is penalised] + C Σ h   or   … + C Σ h² (the squared hinge).
+    P(w, b) = ½‖w‖² + C Σ h (the hinge, libsvm's)   or   ½‖w‖² + ½b² + C Σ h² (the squared hinge, LinearSVC's).
 
 Method. Squared hinge: `newton`. P is piecewise quadratic; a step solves (R + 2C Σ x xᵀ) δ = −∇P over the active points
 (h > 0) and is as long as the minimum along it. Their Gram matrix is kept and changed by the points that become active or
 cease to be; a fold starts from the fit of all points. Hinge, and what Newton's method leaves: `interior_point`, for the
 hinge over the points near the margin while all others keep theirs (`shrunk`).
 
-Certificate. Any α in [0, C] (α ≥ 0 for the squared hinge; Σ α y = 0 if the intercept is free) bounds P from below by D,
+Certificate. Any α in [0, C] with Σ α y = 0 (for the squared hinge: any α ≥ 0) bounds P from below by D,
 
-    P − D = ½‖w − Σ α y x‖² [+ ½(b − Σ α y)²] + Σ (C h − α t)   or   … + Σ (C h² − α t + α²/4C),
+    P − D = ½‖w − Σ α y x‖² + Σ (C h − α t)   or   ½‖w − Σ α y x‖² + ½(b − Σ α y)² + Σ (C h² − α t + α²/4C),
 
 a sum of terms none of which is negative, so that no digit is lost in a difference of P and D. It is taken at the weights
 that are returned, from the points themselves (`svm_problem.certificate`). Points have their mean taken off, so that a large one costs
@@ -37,7 +37,9 @@ def solve(problems: Problems, start: Solution | None = None, *, tolerance: float
     if not problems.squared:
         if problems.signs.shape[1] < 4 * problems.points.shape[-1]:
             return interior_point(problems, tolerance=tolerance)
-        guess = start or newton(replace(problems, squared=True), tolerance=GUESS)
+        # Without the mean, the intercept that the guess penalises is that of the points as they are here.
+        smooth = replace(problems, squared=True, mean=torch.zeros_like(problems.mean))
+        guess = start or newton(smooth, tolerance=GUESS)
         return shrunk(problems, guess.weights, tolerance=tolerance)
     solution = newton(problems, start, tolerance=tolerance)
     left = torch.nonzero(~(solution.gap <= tolerance))[:, 0]

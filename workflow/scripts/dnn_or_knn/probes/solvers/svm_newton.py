@@ -9,8 +9,6 @@ from .svm_problem import COPIED, PANEL, Problems, Solution, certificate, cholesk
 
 #: Newton steps that a fit may take before it is left to the interior point.
 STEPS = 40
-#: Points counted as active for a free intercept alone, whose equation is singular where no point is active.
-PIVOT = 1e-6
 
 
 def newton(
@@ -57,7 +55,6 @@ def _newton_direction(
     for some in torch.arange(len(live), device=live.device).split(max(1, COPIED // (8 * gram.shape[-1] ** 2))):
         which = live[some]
         hessian = gram[which].mul_(bend).add_(ridge if len(ridge) == 1 else ridge[which])
-        hessian[:, -1, -1] += PIVOT * bend
         direction[some] = torch.cholesky_solve(downhill[some, :, None], cholesky(hessian))[:, :, 0]
     return direction
 

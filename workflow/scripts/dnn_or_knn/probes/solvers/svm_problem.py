@@ -21,8 +21,7 @@ class Problems:
     points: (n, d + 1) shared, or (B, n, d + 1), float64: x − mean, and a last column of ones for the intercept.
     signs: (B, n) float64: +1 and −1 are the two sides, 0 a point that is not in the problem. Both sides must occur.
     C: weight of the loss.
-    squared: whether the loss is the squared hinge.
-    penalized: whether ½b² is part of the objective.
+    squared: whether the loss is the squared hinge; ½b² is part of the objective then, and not else.
     mean: (d,) or (B, d), what was taken off the points.
     """
 
@@ -30,7 +29,6 @@ class Problems:
     signs: torch.Tensor
     C: float
     squared: bool
-    penalized: bool
     mean: torch.Tensor
 
     def take(self, which: torch.Tensor) -> Problems:
@@ -47,16 +45,16 @@ class Problems:
     def penalty_slope(self, weights: torch.Tensor) -> torch.Tensor:
         """Return the gradient R w (B, d + 1) of the penalty."""
         inner, intercept = self.plain(weights)
-        if not self.penalized:
+        if not self.squared:
             return torch.cat([inner, torch.zeros_like(intercept)[:, None]], dim=1)
         return torch.cat([inner - self.mean * intercept[:, None], intercept[:, None]], dim=1)
 
     def ridge(self) -> torch.Tensor:
         """Return the penalty's matrices R (B or 1, d + 1, d + 1)."""
-        mean = self.mean.reshape(-1, self.mean.shape[-1])[: None if self.penalized else 1]
+        mean = self.mean.reshape(-1, self.mean.shape[-1])[: None if self.squared else 1]
         eye = torch.eye(mean.shape[1] + 1, dtype=mean.dtype, device=mean.device).repeat(len(mean), 1, 1)
         eye[:, -1, -1] = 0.0
-        if self.penalized:
+        if self.squared:
             shift = torch.cat([-mean, torch.ones_like(mean[:, :1])], dim=1)
             eye += shift[:, :, None] * shift[:, None, :]
         return eye
@@ -121,7 +119,7 @@ def certificate(
     """
     signs, C = problems.signs, problems.C
     slack = slacks(problems, weights) if slack is None else slack
-    if not problems.penalized:
+    if not problems.squared:
         up, down = (alpha * (signs > 0)).sum(1), (alpha * (signs < 0)).sum(1)
         least = torch.minimum(up, down)
         scale_up, scale_down = least / up.clamp(min=1e-300), least / down.clamp(min=1e-300)
@@ -133,7 +131,7 @@ def certificate(
     gathered = pull(problems.points, signs * alpha)
     penalty = inner.square().sum(1)
     distance = (inner - gathered[:, :-1] - problems.mean * gathered[:, -1:]).square().sum(1)
-    if problems.penalized:
+    if problems.squared:
         penalty, distance = penalty + intercept.square(), distance + (intercept - gathered[:, -1]).square()
     return 0.5 * penalty + loss.sum(1), 0.5 * distance + rest.sum(1)
 

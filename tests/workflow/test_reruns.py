@@ -206,7 +206,11 @@ MATRIX: dict[str, tuple[Change, Callable[[Jobs], Jobs]]] = {
     # Extending.
     "a new data set": (
         configure(
-            lambda c: (c["datasets"].update(mnist={}), c["runs"].append({**c["runs"][0], "datasets": ["mnist"]}))
+            lambda c: (
+                c["data"].update(download=True),
+                c["datasets"].update(mnist={}),
+                c["runs"].append({**c["runs"][0], "datasets": ["mnist"]}),
+            )
         ),
         lambda jobs: {job for job in jobs if "mnist" in job} | ENDS | CURVES,
     ),
@@ -355,12 +359,12 @@ def test_the_matrix_is_large_enough() -> None:
     assert len(MATRIX) >= 54
 
 
-#: Where features are let go once probed, which is the default.
+#: Where features are released once probed, which is the default.
 GONE = ("features/steps000000-000004", "features/steps000008-000008", "features/layers000008")
 
 
 @pytest.mark.parametrize("name", ["C of the logistic regression", "a new probe", "nothing"])
-def test_features_that_were_let_go_make_nothing_stale(finished: Project, name: str) -> None:
+def test_features_that_were_released_make_nothing_stale(finished: Project, name: str) -> None:
     """A changed or new probe extracts again what it misses, by itself: no other probe runs, and no extraction."""
     change, expected = MATRIX[name]
     with ExitStack() as stack:
@@ -370,7 +374,7 @@ def test_features_that_were_let_go_make_nothing_stale(finished: Project, name: s
         assert finished.planned() == expected(all_jobs(finished))
 
 
-def test_a_probe_extracts_again_what_was_let_go(finished: Project, tmp_path: Path) -> None:
+def test_a_probe_extracts_again_what_was_released(finished: Project, tmp_path: Path) -> None:
     copy = copied(finished, tmp_path / "copy")
     run = copy.folder / "results" / "tiny" / "digits" / WRN / "true-labels" / "seed0"
     for folder in (*GONE, "probes/lr"):
@@ -390,12 +394,12 @@ def test_a_probe_extracts_again_what_was_let_go(finished: Project, tmp_path: Pat
 
 @pytest.mark.slow
 def test_features_go_with_the_last_probe_that_reads_them(finished: Project, project: Project) -> None:
-    (project.folder / "let-go.yaml").write_text("keep: {features: until-probed}\n")
+    (project.folder / "released.yaml").write_text("keep: {features: until-probed}\n")
     run = project.folder / "results" / "tiny" / "digits" / MLP / "random-labels" / "seed0"
     shard = "steps000020-000020"
     for probe, there in (("knn", True), ("svm", True), ("lr", False)):
         target = f"results/tiny/digits/{MLP}/random-labels/seed0/probes/{probe}/{shard}.json"
-        project.snakemake("--cores", "1", target, overlays=("tiny.yaml", "let-go.yaml"))
+        project.snakemake("--cores", "1", target, overlays=("tiny.yaml", "released.yaml"))
         assert (run / "features" / shard).is_dir() == there
     assert not list(run.rglob(".*.unprobed"))
     same_results(project, finished, part=True)
@@ -618,7 +622,7 @@ def test_every_job_is_spelled_out_where_its_rule_makes_it(finished: Project) -> 
 def test_features_that_nobody_will_read_go_at_the_start(finished: Project, tmp_path: Path) -> None:
     """A probe was dropped, or its job was killed after its last word: its mark would hold the features for ever."""
     copy = copied(finished, tmp_path / "copy")
-    (copy.folder / "let-go.yaml").write_text("keep: {features: until-probed}\n")
+    (copy.folder / "released.yaml").write_text("keep: {features: until-probed}\n")
     run = copy.folder / "results/tiny/digits" / MLP / "random-labels/seed0"
     nobody, somebody = "steps000000-000010", "steps000020-000020"
     for shard, probe in ((nobody, "dropped"), (nobody, "knn"), (somebody, "dropped"), (somebody, "svm")):
@@ -626,22 +630,22 @@ def test_features_that_nobody_will_read_go_at_the_start(finished: Project, tmp_p
         (run / "features" / f".{shard}.unprobed" / probe).touch()
     (run / "probes/svm" / f"{somebody}.json").unlink()
     (copy.folder / "results/tiny/figures/figure5.json").unlink()
-    figure, overlays = "results/tiny/figures/figure5.json", ("tiny.yaml", "let-go.yaml")
+    figure, overlays = "results/tiny/figures/figure5.json", ("tiny.yaml", "released.yaml")
     copy.snakemake("--dry-run", figure, overlays=overlays)
     assert (run / "features" / nobody).is_dir()
     output = copy.snakemake("--cores", "1", figure, overlays=overlays)
-    assert f"features/{nobody} is let go: no probe" in output
+    assert f"features/{nobody} is released: no probe" in output
     assert not (run / "features" / nobody).exists() and (run / "features" / somebody).is_dir()
     assert [path.name for path in run.rglob(".*.unprobed/*")] == ["svm"]
-    # Features that were asked for alone wait for their probes; a person may let them go.
+    # Features that were asked for alone wait for their probes; a person may release them.
     words = ("workflow/scripts/results.py", "disk", "--configfile", *overlays)
     said = copy.python(*words).stdout
-    assert "Features of 6 shards lie on disk now" in said and f"{' '.join(words)} --let-go" in said
-    assert "Features of 0 shards lie on disk now" in copy.python(*words, "--let-go").stdout
+    assert "Features of 6 shards lie on disk now" in said and f"{' '.join(words)} --release" in said
+    assert "Features of 0 shards lie on disk now" in copy.python(*words, "--release").stdout
     assert not (run / "features" / somebody).exists() and not list(run.rglob(".*.unprobed"))
     assert (
         "keep.features: all"
-        in copy.python("workflow/scripts/results.py", "disk", "--configfile", "tiny.yaml", "--let-go").stderr
+        in copy.python("workflow/scripts/results.py", "disk", "--configfile", "tiny.yaml", "--release").stderr
     )
 
 

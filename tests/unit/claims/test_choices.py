@@ -154,7 +154,7 @@ def effect(part: str, value: float | None, verdict: str, **more: Any) -> dict[st
 
 def claim(*found: dict[str, Any], **more: Any) -> dict[str, Any]:
     verdict = choices.verdict_of([one for one in found if one["decides"]])
-    return {"claim": 1, "title": "t", "verdict": verdict, "effects": list(found), "failing": [], "untold": []} | more
+    return {"claim": 1, "title": "t", "verdict": verdict, "effects": list(found), "failing": [], "undecided": []} | more
 
 
 def test_weakest_effect_is_the_worst_verdict_then_the_least_margin():

@@ -342,7 +342,7 @@ def test_what_decides_a_verdict_has_its_numbers(held):
     )
 
 
-# What cannot be told, and artefacts that must not decide a claim.
+# What is undecided, and artefacts that must not decide a claim.
 
 
 def notes(claim: dict[str, Any]) -> list[str]:
@@ -351,9 +351,9 @@ def notes(claim: dict[str, Any]) -> list[str]:
 
 @pytest.mark.parametrize("number", range(1, 10))
 def test_claim_cannot_be_told_where_intervals_cross_thresholds(number):
-    # Noise as wide as the thresholds themselves: nothing can be told.
+    # Noise as wide as the thresholds themselves: nothing is decided.
     claim = verdict(world(), number, noise=0.5)
-    assert claim["verdict"] != SUPPORTED and (claim["untold"] or claim["failing"])
+    assert claim["verdict"] != SUPPORTED and (claim["undecided"] or claim["failing"])
 
 
 @pytest.mark.parametrize("number", [4, 6, 7, 8, 9])

@@ -137,7 +137,7 @@ def flip(old: Claim, new: Claim) -> str:
     """Return one flip in words, with the first cell that makes it: one that is worse now, or was before."""
     better = RANK[new["verdict"]] > RANK[old["verdict"]]
     worse = old if better else new
-    cells = worse["failing"] or worse["untold"]
+    cells = worse["failing"] or worse["undecided"]
     more = f" and {len(cells) - 1} more" if len(cells) > 1 else ""
     where = f" ({'no longer ' if better else ''}{cells[0]}{more})" if cells else ""
     return f"claim {new['claim']}: {old['verdict']} → {new['verdict']}{where}"

@@ -16,7 +16,7 @@ from .words import wanted
 
 DIVERGENCES = ("d_kl", "d_kl_column")
 COLUMNS = [
-    *("choice", "claim", "title", "verdict", "one_run", "supported", "deciding", "changed", "failing", "untold"),
+    *("choice", "claim", "title", "verdict", "one_run", "supported", "deciding", "changed", "failing", "undecided"),
     *("part", "cell", "value", "low", "high", "relation", "threshold", "unit", "explains", "cells", "note"),
 ]
 
@@ -82,7 +82,7 @@ def table(shown: list[Panel]) -> pd.DataFrame:
                     "choice": row.choice,
                     "changed": f"{row.was} → {claim['verdict']}" if row.was else "",
                     "failing": "; ".join(claim["failing"]),
-                    "untold": "; ".join(claim["untold"]),
+                    "undecided": "; ".join(claim["undecided"]),
                     "part": panel.part,
                     "explains": row.explained,
                     "cells": " ".join(f"{value:.6g}" for value in row.values),

@@ -21,14 +21,14 @@ from .words import INCONCLUSIVE, NOT_SUPPORTED, SUPPORTED, TOO_SMALL, wanted
 DRAWS = 2000
 
 
-class Untold(Exception):
-    """Why an effect cannot be told: a run or a probe is missing."""
+class Undecided(Exception):
+    """Why an effect is undecided: a run or a probe is missing."""
 
     verdict = INCONCLUSIVE
 
 
-class TooSmall(Untold):
-    """Why no measure of this experiment could tell an effect: too few layers or steps, or data that are too easy."""
+class TooSmall(Undecided):
+    """Why no measure of this experiment could decide an effect: too few layers or steps, or data that are too easy."""
 
     verdict = TOO_SMALL
 
@@ -65,11 +65,11 @@ class Data:
         return sorted(seed for name, seed in self.runs if name == run)
 
     def curve(self, run: Run, seed: int, split: str, model: str, measure: str, layer: str = "embedding") -> Curve:
-        """Return a measure along the steps of a run; raise `Untold` if it was not measured."""
+        """Return a measure along the steps of a run; raise `Undecided` if it was not measured."""
         try:
             steps, rows = self.rows[run, seed, layer, split, model]
         except KeyError:
-            raise Untold(f"{run} seed {seed} has no {model} at {layer}") from None
+            raise Undecided(f"{run} seed {seed} has no {model} at {layer}") from None
         return Curve(steps, self.measures[measure][rows])
 
     def step(self, run: Run, seed: int, milestone: str = "memorization_step") -> int:
@@ -168,7 +168,7 @@ def estimate(
     Parameters
     ----------
     rule: an effect without value: its names, relation and threshold.
-    function: takes a seed, returns the effect with its replicates, (1 + B,), and a remark; raises `Untold`.
+    function: takes a seed, returns the effect with its replicates, (1 + B,), and a remark; raises `Undecided`.
     """
     seeds = sorted(set.intersection(*({*data.seeds(run)} for run in runs)))
     if not seeds:
@@ -176,7 +176,7 @@ def estimate(
         return replace(rule, note="run missing: " + (", ".join(missing) or "no common seed"))
     try:
         found = [function(seed) for seed in seeds]
-    except Untold as reason:
+    except Undecided as reason:
         return replace(rule, note=str(reason), verdict=reason.verdict, seeds=len(seeds))
     values = np.array([values for values, _ in found])
     if values.shape[1] < 2:

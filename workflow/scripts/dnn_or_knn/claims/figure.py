@@ -171,7 +171,7 @@ def reason(note: str, length: int = 24) -> str:
     """Return why nothing could be computed in a few words; the table has all of them."""
     absent = re.search(r" has (no \S+) at ", note)
     short = absent[1] if absent else note.split(":")[0].split(" in ")[0]
-    return "cannot be told" if "/" in short or not short else clipped(short, length)
+    return "undecided" if "/" in short or not short else clipped(short, length)
 
 
 def clipped(text: str, length: int) -> str:

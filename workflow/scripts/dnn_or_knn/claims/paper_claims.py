@@ -41,13 +41,13 @@ def judge_one(claim: Claim, study: Study) -> dict[str, Any]:
     """Return one claim with its effects and its verdict, as plain values.
 
     The verdict is the first in `words.VERDICTS` that a deciding effect has. Not supported: the cells are under
-    ``failing``. Too small or inconclusive: those that cannot be told are under ``untold``. ``decided`` gives the numbers of
+    ``failing``. Too small or inconclusive: those that are undecided are under ``undecided``. ``decided`` gives the numbers of
     the one effect of that verdict that lies lowest, counted from its threshold in widths of its interval.
     """
     effects = list(claim.effects(study))
     deciding = [effect for effect in effects if effect.decides]
     failing = [effect for effect in deciding if effect.verdict == NOT_SUPPORTED]
-    untold = [effect for effect in deciding if effect.verdict not in (NOT_SUPPORTED, SUPPORTED)]
+    undecided = [effect for effect in deciding if effect.verdict not in (NOT_SUPPORTED, SUPPORTED)]
     verdict = min((effect.verdict for effect in deciding), key=RANK.__getitem__, default=INCONCLUSIVE)
     decisive = [effect for effect in deciding if effect.verdict == verdict]
     seeds = sorted({effect.seeds for effect in deciding if effect.seeds})
@@ -64,8 +64,8 @@ def judge_one(claim: Claim, study: Study) -> dict[str, Any]:
         "deciding": len(deciding),
         "decided": min(decisive, key=_certainty).said if decisive else "no deciding effect",
         "failing": [f"{effect.part}: {effect.cell}" for effect in failing],
-        "untold": [f"{effect.part}: {effect.cell}" for effect in untold],
-        "reasons": _reasons(failing or sorted(untold, key=lambda effect: RANK[effect.verdict])),
+        "undecided": [f"{effect.part}: {effect.cell}" for effect in undecided],
+        "reasons": _reasons(failing or sorted(undecided, key=lambda effect: RANK[effect.verdict])),
         "effects": [asdict(effect) for effect in effects],
     }
 
@@ -78,7 +78,7 @@ def _certainty(effect: Effect) -> float:
 
 
 def _reasons(effects: list[Effect]) -> list[str]:
-    """Return why a claim is not supported or cannot be told: cells with numbers, or what hinders them, each once."""
+    """Return why a claim is not supported or is undecided: cells with numbers, or what hinders them, each once."""
     hindered = Counter(effect.said for effect in effects if effect.value is None)
     notes = [f"{said} ({count} effects)" if count > 1 else said for said, count in hindered.items()]
     return [effect.said for effect in effects if effect.value is not None] + notes

@@ -10,7 +10,7 @@ from typing import Any, NamedTuple
 import numpy as np
 
 from ..runtime.errors import UserError
-from .effects import Curve, Data, Effect, Run, TooSmall, Untold, estimate
+from .effects import Curve, Data, Effect, Run, TooSmall, Undecided, estimate
 
 #: An effect with its replicates, (1 + B,), and a remark.
 Finding = tuple[np.ndarray, str]
@@ -29,7 +29,7 @@ class Study:
     datasets: in the order of the figures.
     labels: label set of each kind of run: ``true``, ``random``, ``random_layers``, ``overfit``.
     architecture: the network of figures 4 to 7.
-    probes: the probe that plays each part of `ROLES`; what needs a part that is left out cannot be told.
+    probes: the probe that plays each part of `ROLES`; what needs a part that is left out is undecided.
     thresholds: the configuration's block ``claims``, complete.
     divergence: "d_kl" (eq. 1) or "d_kl_column" (the authors' code).
     """
@@ -58,9 +58,9 @@ class Study:
         return [Run(dataset, architecture, self.labels["true"]) for architecture in self.architectures]
 
     def probe(self, role: str) -> str:
-        """Return the name of the probe that plays a part; raise `Untold` if there is none."""
+        """Return the name of the probe that plays a part; raise `Undecided` if there is none."""
         if role not in self.probes:
-            raise Untold(f"no {role} among the probes")
+            raise Undecided(f"no {role} among the probes")
         return self.probes[role]
 
     def effect(
@@ -136,7 +136,7 @@ class Study:
         for name in names:
             curve = self.data.curve(run, seed, split, self.probe(role), "accuracy", layer=name)
             if last not in curve.steps:
-                raise Untold(f"{run} seed {seed} was not probed at {name} at its last step")
+                raise Undecided(f"{run} seed {seed} was not probed at {name} at its last step")
             values.append(curve.values[curve.steps == last][0])
         return names, np.array(values)
 

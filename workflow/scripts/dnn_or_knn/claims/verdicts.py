@@ -17,7 +17,7 @@ def markdown(judged: list[dict[str, Any]]) -> str:
     lines = [
         "# The paper's claims",
         "",
-        "| claim | verdict | supporting effects | what decides it, or why it cannot be told |",
+        "| claim | verdict | supporting effects | what decides it, or why it is undecided |",
     ]
     lines.append("|---|---|---|---|")
     for claim in judged:

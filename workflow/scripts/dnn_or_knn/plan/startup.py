@@ -156,7 +156,7 @@ def forcing(jobs: Jobs, workflow: Any) -> Callable[[object], list[str]]:
 def freeze(jobs: Jobs, running: Iterable[Any]) -> None:
     """Write down the configuration and the code that this run of Snakemake uses, and ready the results' folder.
 
-    Dates that lie in the future are mended, and features that nobody will read any more are let go.
+    Dates that lie in the future are mended, and features that nobody will read any more are released.
 
     Parameters
     ----------
@@ -175,7 +175,7 @@ def freeze(jobs: Jobs, running: Iterable[Any]) -> None:
     if jobs.config["keep"]["features"] == "until-probed":
         outputs = {str(path) for job in running for path in job.output}
         for folder in dumps.release(results, _readers(jobs, outputs)):
-            print(f"{folder} is let go: no probe of the configuration will read it", file=sys.stderr)
+            print(f"{folder} is released: no probe of the configuration will read it", file=sys.stderr)
 
 
 def _write_specifications(jobs: Jobs) -> None:

@@ -114,7 +114,7 @@ def verdicts(judged: list[dict[str, Any]]) -> dict[str, Any]:
 
 def deciding(claim: Mapping[str, Any]) -> str:
     """Return what decides a claim, with its numbers, and how many effects beside it do."""
-    others = len(claim["failing"] or claim["untold"]) - 1
+    others = len(claim["failing"] or claim["undecided"]) - 1
     return claim["decided"] + (f"; and {others} more" if others > 0 else "")
 
 

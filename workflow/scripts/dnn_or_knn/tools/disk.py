@@ -1,8 +1,8 @@
 """Print what an experiment will need on disk: weights, features, what each probe keeps; and what features lie there now.
 
-    python workflow/scripts/results.py disk [--configfile config/demo.yaml] [--let-go]
+    python workflow/scripts/results.py disk [--configfile config/demo.yaml] [--release]
 
-With --let-go the features that lie there go: a probe that needs them extracts them again from the weights.
+With --release the features that lie there go: a probe that needs them extracts them again from the weights.
 """
 
 from __future__ import annotations
@@ -61,7 +61,7 @@ def needs(run: runs.Run, probes: dict[str, Any]) -> Counter[str]:
     )
 
 
-def let_go(results: Path) -> None:
+def release(results: Path) -> None:
     """Remove all features of an experiment, and the marks of who would have read them; refused while Snakemake runs."""
     if any(Path(".snakemake/locks").glob("*")):
         raise UserError(
@@ -76,14 +76,14 @@ def main(command: str, words: list[str]) -> int:
         prog=f"results.py {command}", description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
     )
     parser.add_argument("--configfile", nargs="+", default=[], help="overlays, as given to snakemake")
-    parser.add_argument("--let-go", action="store_true", help="remove the features that lie on disk")
+    parser.add_argument("--release", action="store_true", help="remove the features that lie on disk")
     args = parser.parse_args(words)
     made = runs.create(load_overlays(*args.configfile))
     results, until_probed = Path(made.results), made.config["keep"]["features"] == "until-probed"
-    if args.let_go:
+    if args.release:
         if not until_probed:
-            raise UserError("the configuration has keep.features: all; set until-probed to let features go")
-        let_go(results)
+            raise UserError("the configuration has keep.features: all; set until-probed to release features")
+        release(results)
     total: Counter[str] = Counter()
     print(f"{'run':44}" + "".join(f"{kind:>10}" for kind in ("weights", "features", "logits", "probes")) + "   (GB)")
     for path, run in made.runs.items():
@@ -95,8 +95,8 @@ def main(command: str, words: list[str]) -> int:
     size = sum(file.stat().st_size for folder in there for file in folder.iterdir())
     print(f"Features of {len(there)} shards lie on disk now, {size / 1e9:.3f} GB.")
     if until_probed:
-        print("Features are let go once probed; `keep.features: all` keeps them.")
+        print("Features are released once probed; `keep.features: all` keeps them.")
     if until_probed and there:
         again = shlex.join(["--configfile", *args.configfile] if args.configfile else [])
-        print(f"To let them go unprobed: python workflow/scripts/results.py disk {again} --let-go".replace("  ", " "))
+        print(f"To release them unprobed: python workflow/scripts/results.py disk {again} --release".replace("  ", " "))
     return 0

@@ -188,7 +188,7 @@ def main(command: str, words: list[str]) -> int:
         kinds = Counter(
             next(p for p in reversed(f.relative_to(args.results).parts) if p in MAY_BE_ABSENT) for f in let_go
         )
-        notes.append("let go, and so not checked: " + ", ".join(f"{kinds[k]} folders of {k}" for k in sorted(kinds)))
+        notes.append("released, and so not checked: " + ", ".join(f"{kinds[k]} folders of {k}" for k in sorted(kinds)))
     for note in notes:
         print(note)
     fits = "every digest fits" + (", and the configuration" if jobs else "")

@@ -1,5 +1,5 @@
 # Probe fits (k-NN, linear SVM, logistic regression), one job per probe and shard.
-# needs: a shard's features, the labels that the network was trained on; the weights where the features were let go
+# needs: a shard's features, the labels that the network was trained on; the weights where the features were released
 # makes: <run>/probes/<probe>/<shard>        neighbours, or probabilities and coefficients, of every evaluation
 #        <run>/probes/<probe>/<shard>.json   how far from the optimum each fit is
 

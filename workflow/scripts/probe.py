@@ -13,7 +13,7 @@ Specification:
   steps, layers what to fit; layers null: all layers that the features' manifest lists
   seed, run     what random choices start from; the name of the run, for messages
 
-Features that were let go are extracted again from the weights, if --extraction says how, and compared with their manifest.
+Features that were released are extracted again from the weights, if --extraction says how, and compared with their manifest.
 """
 
 from __future__ import annotations

@@ -25,10 +25,10 @@ def shards(tmp_path: Path) -> list[Path]:
 def test_features_go_with_the_last_mark_and_their_manifest_stays(tmp_path: Path, shards: list[Path]) -> None:
     first, second = shards
     assert dumps.marked(tmp_path) == sorted(shards) and dumps.there(tmp_path) == sorted(map(dumps.folder_of, shards))
-    dumps.let_go(first, "svm")
-    dumps.let_go(first, "unknown")
+    dumps.done_reading(first, "svm")
+    dumps.done_reading(first, "unknown")
     assert dumps.folder_of(first).is_dir()
-    dumps.let_go(first, "knn")
+    dumps.done_reading(first, "knn")
     assert not dumps.folder_of(first).exists() and first.is_file()
     assert dumps.marked(tmp_path) == [second] and dumps.there(tmp_path) == [dumps.folder_of(second)]
     left = {path.name for path in first.parent.iterdir()}
@@ -37,7 +37,7 @@ def test_features_go_with_the_last_mark_and_their_manifest_stays(tmp_path: Path,
 
 def test_features_that_nobody_marked_are_kept(tmp_path: Path, shards: list[Path]) -> None:
     dumps.await_readers(shards[0], [])
-    dumps.let_go(shards[0], "knn")
+    dumps.done_reading(shards[0], "knn")
     assert dumps.folder_of(shards[0]).is_dir() and dumps.marked(tmp_path) == [shards[1]]
 
 

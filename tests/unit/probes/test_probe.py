@@ -248,7 +248,7 @@ def test_a_fit_that_missed_its_tolerance_is_reported(
 
 
 @pytest.mark.parametrize("same", [True, False])
-def test_features_that_were_let_go_are_made_again_or_the_job_stops(
+def test_features_that_were_released_are_made_again_or_the_job_stops(
     run: Path, script: ModuleType, monkeypatch: pytest.MonkeyPatch, same: bool
 ) -> None:
     script.main(parsed(script, command(run, "before")))
@@ -280,7 +280,7 @@ def test_features_that_were_let_go_are_made_again_or_the_job_stops(
     assert not (run / "features/shard").exists() and not list((run / ".state").glob("*-features"))
 
 
-def test_features_let_go_and_weights_gone_is_one_sentence(run: Path, script: ModuleType) -> None:
+def test_features_released_and_weights_gone_is_one_sentence(run: Path, script: ModuleType) -> None:
     shutil.rmtree(run / "features/shard")
     with pytest.raises(UserError, match=r"is gone too; delete .*training\.json and run again to train anew"):
         script.main(parsed(script, [*command(run), "--extraction", "{}"]))

@@ -31,7 +31,7 @@ def make(manifest: Path, arrays: list[Path], inputs: list[Path]) -> None:
 
 @pytest.fixture
 def here(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
-    """A checkout with a small experiment: a network's weights, features that were let go, logits, a probe, a figure."""
+    """A checkout with a small experiment: a network's weights, features that were released, logits, a probe, a figure."""
     # None of the names that may be absent counts above the experiment's folder.
     root = tmp_path / "features" / "checkout"
     root.mkdir(parents=True)
@@ -55,10 +55,10 @@ def found() -> list[str]:
     return list(verify.problems(RESULTS))
 
 
-def test_a_whole_folder_fits_and_what_was_let_go_is_counted(here: Path) -> None:
-    let_go: list[Path] = []
-    assert list(verify.problems(RESULTS, let_go)) == []
-    assert let_go == [RUN / "features" / "steps000000-000000"]
+def test_a_whole_folder_fits_and_what_was_released_is_counted(here: Path) -> None:
+    released: list[Path] = []
+    assert list(verify.problems(RESULTS, released)) == []
+    assert released == [RUN / "features" / "steps000000-000000"]
 
 
 def test_a_manifest_that_lists_files_elsewhere_is_not_followed(here: Path) -> None:

@@ -61,7 +61,7 @@ def await_readers(manifest: Path, readers: Iterable[str]) -> None:
         (folder / reader).touch()
 
 
-def let_go(manifest: Path, reader: str) -> None:
+def done_reading(manifest: Path, reader: str) -> None:
     """Take a probe's mark away, if it is there; with the last mark of a shard its features go."""
     mark = marks_of(manifest) / reader
     if not mark.exists():
@@ -82,7 +82,7 @@ def release(results: Path, readers: Set[tuple[Path, str]]) -> list[Path]:
     for manifest in (found := marked(results)):
         for mark in sorted(marks_of(manifest).iterdir()):
             if (manifest, mark.name) not in readers:
-                let_go(manifest, mark.name)
+                done_reading(manifest, mark.name)
     return [folder_of(manifest) for manifest in found if not marks_of(manifest).exists()]
 
 
@@ -97,7 +97,7 @@ def release_all(results: Path) -> None:
 
 @contextlib.contextmanager
 def opened(args: argparse.Namespace, listing: dict[str, Any]) -> Iterator[Path]:
-    """Yield the folder with the features that a probe reads: as the extraction left it, or made again if they were let go.
+    """Yield the folder with the features that a probe reads: as the extraction left it, or made again if they were released.
 
     Once the probe is done, its mark goes, and so does what was made again.
 
@@ -110,7 +110,7 @@ def opened(args: argparse.Namespace, listing: dict[str, Any]) -> Iterator[Path]:
 
     Raises
     ------
-    UserError: the features were let go and the weights are gone, or other features came of them.
+    UserError: the features were released and the weights are gone, or other features came of them.
     """
     manifest, state = args.features, resume.beside(args.output)
     again = state.with_name(f"{state.name}-features")
@@ -120,7 +120,7 @@ def opened(args: argparse.Namespace, listing: dict[str, Any]) -> Iterator[Path]:
     yield _extracted(args, listing, again / "features" / manifest.name) if missing else folder_of(manifest)
     remove(again)
     if args.reader:
-        let_go(manifest, args.reader)
+        done_reading(manifest, args.reader)
 
 
 def _extracted(args: argparse.Namespace, listing: dict[str, Any], made: Path) -> Path:
@@ -129,11 +129,11 @@ def _extracted(args: argparse.Namespace, listing: dict[str, Any], made: Path) ->
     checkpoints = training.with_name("checkpoints")
     if not checkpoints.is_dir():
         raise UserError(
-            f"{folder_of(args.features)} was let go, and {checkpoints}, which it is made from, is gone too; delete {training} "
+            f"{folder_of(args.features)} was released, and {checkpoints}, which it is made from, is gone too; delete {training} "
             "and run again to train anew"
         )
     check_code(args.extraction)
-    log.info("the features were let go: extracting them again")
+    log.info("the features were released: extracting them again")
     given = {"spec": args.extraction, "training": training, "output": made, "readers": []}
     if not _same(made, listing):
         importlib.import_module(EXTRACTION).run(argparse.Namespace(**{**vars(args), **given}))

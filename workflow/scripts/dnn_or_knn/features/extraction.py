@@ -219,7 +219,7 @@ def extract(job: Job, *, device: torch.device) -> dict[str, Any]:
     network.eval().requires_grad_(False)
     names = [point.name for point in job.points if point.name != "input"]
     forward = forward_function(network, names, device=device, precision=precision)
-    # Features that were let go are extracted again and must be the same bits: no stopwatch chooses the algorithm.
+    # Features that were released are extracted again and must be the same bits: no stopwatch chooses the algorithm.
     torch.backends.cudnn.benchmark, torch.backends.cudnn.deterministic = False, True
     splits = {name: _resident(pixels, device) for name, pixels in job.splits.items()}
     per_step = sum(map(len, splits.values()))

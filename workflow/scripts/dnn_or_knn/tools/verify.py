@@ -5,7 +5,7 @@
 Checks each provenance file (it is as it was written, and the manifests that the job read and wrote are the ones on disk),
 each manifest (the files that it lists are on disk, byte for byte), and that there is no file that none of them names.
 Each result is also held against the configuration: the given one, or else the one of the last run of Snakemake, which lies
-with the results. Weights and features that were let go are counted, not faulted.
+with the results. Weights and features that were released are counted, not faulted.
 Exit status 1 if anything does not fit.
 """
 
@@ -27,7 +27,7 @@ from ..runtime.errors import UserError
 from ..runtime.files import check, read_json, sha256, within
 from ..runtime.provenance import faults
 
-#: Folders that may be let go on purpose: `keep` in the configuration, or an archive without them.
+#: Folders that may be released on purpose: `keep` in the configuration, or an archive without them.
 MAY_BE_ABSENT = ("checkpoints", "features", "logits", "probes", "store", "labels")
 
 
@@ -36,18 +36,18 @@ def provenance_files(folder: Path) -> list[Path]:
     return sorted(path for path in folder.rglob("*.provenance.json") if ".state" not in path.parts)
 
 
-def problems(folder: Path, let_go: list[Path] | None = None, *, without: tuple[str, ...] = ()) -> Iterator[str]:
+def problems(folder: Path, released: list[Path] | None = None, *, without: tuple[str, ...] = ()) -> Iterator[str]:
     """Yield one sentence for everything below `folder` that does not fit.
 
     Parameters
     ----------
-    let_go: takes the folders that are gone on purpose.
+    released: takes the folders that are gone on purpose.
     without: suffixes of files that are not looked at.
     """
     known: set[Path] = set()
     for path in provenance_files(folder):
         known.add(path)
-        yield from _record(folder, path, known, [] if let_go is None else let_go, without)
+        yield from _record(folder, path, known, [] if released is None else released, without)
     strays: dict[Path, list[Path]] = {}
     for path in sorted(folder.rglob("*")):
         parts = path.relative_to(folder).parts
@@ -59,7 +59,9 @@ def problems(folder: Path, let_go: list[Path] | None = None, *, without: tuple[s
         yield f"{first} belongs to no result{more}: neither a provenance file nor a manifest names it"
 
 
-def _record(folder: Path, path: Path, known: set[Path], let_go: list[Path], without: tuple[str, ...]) -> Iterator[str]:
+def _record(
+    folder: Path, path: Path, known: set[Path], released: list[Path], without: tuple[str, ...]
+) -> Iterator[str]:
     """Yield what does not fit of one result; add its files to `known`."""
     try:
         record = read_json(path)
@@ -77,7 +79,7 @@ def _record(folder: Path, path: Path, known: set[Path], let_go: list[Path], with
         manifest = path.parent / name
         known.add(manifest)
         if manifest.suffix == ".json" and manifest.is_file():
-            yield from _listed(folder, manifest, known, let_go, without)
+            yield from _listed(folder, manifest, known, released, without)
 
 
 def _one(provenance: Path, path: Path, digest: str, kind: str) -> Iterator[str]:
@@ -89,7 +91,7 @@ def _one(provenance: Path, path: Path, digest: str, kind: str) -> Iterator[str]:
 
 
 def _listed(
-    results: Path, manifest: Path, known: set[Path], let_go: list[Path], without: tuple[str, ...]
+    results: Path, manifest: Path, known: set[Path], released: list[Path], without: tuple[str, ...]
 ) -> Iterator[str]:
     """Yield the files of a manifest that are not as it lists them."""
     try:
@@ -108,7 +110,7 @@ def _listed(
         if not folder.is_relative_to(results):
             yield f"{manifest} lists files outside {results}; delete it and run again"
         elif _may_be_absent(folder, results) and not any(path.exists() for path in paths.values()):
-            let_go.append(folder)
+            released.append(folder)
         else:
             yield from _differing(manifest, listed, [name for name in paths if not name.endswith(without)])
 
@@ -174,9 +176,9 @@ def main(command: str, words: list[str]) -> int:
         raise UserError(
             f"{args.results} holds no provenance files; give the folder of an experiment, such as results/demo"
         )
-    let_go: list[Path] = []
+    released: list[Path] = []
     notes: list[str] = []
-    found = list(problems(args.results, let_go))
+    found = list(problems(args.results, released))
     jobs = configured(args.results, args.configfile)
     if jobs is None:
         notes.append("not held against a configuration: none lies with the results, and --configfile gives none")
@@ -184,9 +186,9 @@ def main(command: str, words: list[str]) -> int:
         found += disagreements(args.results, jobs, notes)
     for sentence in found:
         print(sentence)
-    if let_go:
+    if released:
         kinds = Counter(
-            next(p for p in reversed(f.relative_to(args.results).parts) if p in MAY_BE_ABSENT) for f in let_go
+            next(p for p in reversed(f.relative_to(args.results).parts) if p in MAY_BE_ABSENT) for f in released
         )
         notes.append("released, and so not checked: " + ", ".join(f"{kinds[k]} folders of {k}" for k in sorted(kinds)))
     for note in notes:

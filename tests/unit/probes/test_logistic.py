@@ -339,7 +339,7 @@ def test_bad_input_is_one_sentence(change: dict[str, Any], message: str) -> None
 
 def test_a_fit_that_misses_its_tolerance_says_so(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(multinomial, "PATIENCE", 3)
-    train, labels, test = blobs(n=100)
+    train, labels, test = blobs(n=30, d=3)
     result = fit(train, labels, test, tolerance=1e-300)
     assert result.report["converged"] is False and result.report["gap"] > 1e-300
 

@@ -2,8 +2,8 @@
 
 Three tables, in Markdown:
 
-- One-vs-rest squared hinge, all classes, one fit (what the protocol `paper` uses): `hinge.solve` and LinearSVC.
-- One-vs-one hinge, a few of the pairs, one fit each (the protocol `authors`): `hinge.solve` and libsvm's SVC.
+- One-vs-rest squared hinge, all classes, one fit (what the protocol `paper` uses): `solvers.svm.solve` and LinearSVC.
+- One-vs-one hinge, a few of the pairs, one fit each (the protocol `authors`): `solvers.svm.solve` and libsvm's SVC.
 - The whole probe, with the probabilities from five further fits: `probes.svm.run` and CalibratedClassifierCV.
 
 Features are made up: `random` know nothing of the labels, `overlapping` and `easy` have one centre a class, near or far.
@@ -30,7 +30,7 @@ import torch
 
 sys.path.insert(0, str(Path(__file__).resolve().parent.parent / "workflow" / "scripts"))
 from dnn_or_knn.probes import svm
-from dnn_or_knn.probes.solvers import svm as hinge
+from dnn_or_knn.probes.solvers import svm as solver
 from dnn_or_knn.probes.solvers.svm_problem import Problems, certificate, scores
 from sklearn.calibration import CalibratedClassifierCV
 from sklearn.exceptions import ConvergenceWarning
@@ -58,7 +58,7 @@ def ours(tolerance: float) -> Fit:
     """Return a fit by this project's solver."""
 
     def fit(problems: Problems) -> tuple[torch.Tensor, torch.Tensor | None]:
-        return hinge.solve(problems, tolerance=tolerance).weights, None
+        return solver.solve(problems, tolerance=tolerance).weights, None
 
     return fit
 
@@ -147,7 +147,7 @@ def compare(
     """Run the competitors in turns; return the table's rows. The first is ours, and gives the bound."""
     for competitor in competitors:
         competitor.run(problems)
-    tight = hinge.solve(problems, tolerance=1e-9)
+    tight = solver.solve(problems, tolerance=1e-9)
     bound = tight.objective * (1 - tight.gap)
     if seek == "LinearSVC dual":
         competitors.append(until(wanted, seek, lambda tolerance: linear_svc(tolerance, True), problems, bound))

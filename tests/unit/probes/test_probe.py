@@ -22,7 +22,7 @@ import torch
 from conftest import SCRIPTS
 from dnn_or_knn import numerics
 from dnn_or_knn.features import dumps
-from dnn_or_knn.probes import common as probes
+from dnn_or_knn.probes import common
 from dnn_or_knn.runtime import command_line, files, results, resume
 from dnn_or_knn.runtime.errors import UserError
 
@@ -160,14 +160,14 @@ DRIVER = """
 import runpy, sys, time
 script = sys.argv[0] = sys.argv.pop(1)
 sys.path.insert(0, script.rpartition("/")[0])
-from dnn_or_knn.probes import common as probes
-fit, calls = probes.load("knn"), []
+from dnn_or_knn.probes import common
+fit, calls = common.load("knn"), []
 def slow(*args, **options):
     calls.append(1)
     if len(calls) == 3:
         time.sleep(600)
     return fit(*args, **options)
-probes.load = lambda module: slow
+common.load = lambda module: slow
 runpy.run_path(script, run_name="__main__")
 """
 
@@ -236,10 +236,10 @@ def test_pca_leaves_the_layers_that_it_is_to_skip(run: Path, script: ModuleType)
 def test_a_fit_that_missed_its_tolerance_is_reported(
     run: Path, script: ModuleType, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
 ) -> None:
-    def fit(*_: object, seed: int, **__: object) -> probes.ProbeResult:
-        return probes.ProbeResult({"weights": np.full(2, seed)}, {"converged": False, "gap": 0.5, "seconds": 3.0})
+    def fit(*_: object, seed: int, **__: object) -> common.ProbeResult:
+        return common.ProbeResult({"weights": np.full(2, seed)}, {"converged": False, "gap": 0.5, "seconds": 3.0})
 
-    monkeypatch.setattr(probes, "load", lambda module: fit)
+    monkeypatch.setattr(common, "load", lambda module: fit)
     with caplog.at_level("WARNING", "dnn_or_knn"):
         script.main(parsed(script, command(run, steps=[100], layers=["input"], seed=5)))
     assert files.read_json(run / "knn.json")["fits"] == {"step000100_input": {"converged": False, "gap": 0.5}}

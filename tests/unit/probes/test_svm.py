@@ -12,7 +12,7 @@ import torch
 from dnn_or_knn.probes import svm
 from dnn_or_knn.probes.common import ProbeResult
 from dnn_or_knn.probes.solvers import platt
-from dnn_or_knn.probes.solvers import svm as hinge
+from dnn_or_knn.probes.solvers import svm as solver
 from dnn_or_knn.probes.solvers.svm_problem import Problems, Solution, certificate
 from dnn_or_knn.runtime.errors import UserError
 from dnn_or_knn.seeds import generator
@@ -184,10 +184,10 @@ def test_every_engine_reaches_the_same_objective(squared: bool) -> None:
     own = replace(shared, points=points[None])
     mean = points[:, :-1].mean(0)
     centred = replace(shared, points=torch.cat([points[:, :-1] - mean, points[:, -1:]], 1), mean=mean)
-    found = [hinge.interior_point(one) for one in (shared, own, centred)]
-    found += [hinge.solve(one) for one in (shared, own, centred)]
+    found = [solver.interior_point(one) for one in (shared, own, centred)]
+    found += [solver.solve(one) for one in (shared, own, centred)]
     if squared:
-        found += [hinge.newton(one) for one in (shared, own, centred)]
+        found += [solver.newton(one) for one in (shared, own, centred)]
     for one in found:
         assert float(one.gap) <= 1e-6
         assert float(one.objective) == pytest.approx(float(found[0].objective), rel=2e-6)
@@ -434,7 +434,7 @@ def test_solvers_converge_at_any_scale(
     points = torch.cat([torch.as_tensor(scale * features), torch.ones(count, 1, dtype=torch.float64)], 1)
     shared = Problems(points, signs, C, squared, torch.zeros(dimensions).double())
     own = replace(shared, points=points.expand(8, -1, -1).contiguous())
-    one, two = hinge.solve(shared), hinge.solve(own)
+    one, two = solver.solve(shared), solver.solve(own)
     assert float(one.gap.max()) <= 1e-6
     assert float(two.gap.max()) <= 1e-6
     torch.testing.assert_close(one.objective, two.objective, rtol=2e-6, atol=0)
@@ -493,7 +493,7 @@ def test_gaps_are_those_of_the_weights_at_every_scale(
         )
         points = points * signs.abs()[:, :, None]
     problems = Problems(points, signs, C, squared, mean)
-    found = hinge.solve(problems)
+    found = solver.solve(problems)
     true = true_gaps(problems, found)
     assert (true <= 1.05 * found.gap.numpy() + 1e-8).all(), (true, found.gap)
     # Where 1e-6 is out of reach of float64, the gap says so.

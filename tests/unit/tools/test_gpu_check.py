@@ -26,8 +26,7 @@ from conftest import SCRIPTS
 from dnn_or_knn import numerics
 from dnn_or_knn.features import extraction
 from dnn_or_knn.networks.input import standardize
-from dnn_or_knn.probes import common as probes
-from dnn_or_knn.probes import knn
+from dnn_or_knn.probes import common, knn
 from dnn_or_knn.runtime import gpus
 from dnn_or_knn.tools import card_checks, gpu_check, training_checks
 from dnn_or_knn.tools.card import Card, Scale, kernel_seconds
@@ -271,11 +270,11 @@ def shake(found: Any) -> None:
     found.distances[-1, -1] = np.nextafter(found.distances[-1, -1], np.inf)
 
 
-def changed_result(change: Callable[[probes.ProbeResult], None]) -> Callable[[pytest.MonkeyPatch], None]:
+def changed_result(change: Callable[[common.ProbeResult], None]) -> Callable[[pytest.MonkeyPatch], None]:
     def fault(patch: pytest.MonkeyPatch) -> None:
         fit = card_checks.fit
 
-        def changed(kind: str, task: Any, device: str, **options: Any) -> probes.ProbeResult:
+        def changed(kind: str, task: Any, device: str, **options: Any) -> common.ProbeResult:
             result = fit(kind, task, device, **options)
             if device == "cuda":
                 change(result)
@@ -286,7 +285,7 @@ def changed_result(change: Callable[[probes.ProbeResult], None]) -> Callable[[py
     return fault
 
 
-def weights_off(result: probes.ProbeResult) -> None:
+def weights_off(result: common.ProbeResult) -> None:
     result.arrays["coefficients"] = result.arrays["coefficients"] * 1.1
 
 

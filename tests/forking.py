@@ -31,7 +31,7 @@ INSTALLED = ("matplotlib.pyplot", "pandas", "pyarrow.parquet", "seaborn", "sklea
 PYTHON = f"""#!{sys.executable} -IS
 import json, os, socket, sys
 if sys.argv[1] != "-m" and sys.argv[1].startswith("-"):
-    os.execv("{sys.executable}", sys.argv)
+    os.execv("{sys.executable}", ["{sys.executable}", *sys.argv[1:]])  # by its name a Python finds its environment
 with socket.socket(socket.AF_UNIX) as connection:
     connection.connect(os.path.join(os.path.dirname(__file__), "socket"))
     request = {{"folder": os.getcwd(), "words": sys.argv[1:], "env": dict(os.environ)}}

@@ -93,3 +93,14 @@ def test_results_that_are_not_there_are_named(pair: tuple[Path, Path], tmp_path:
     with pytest.raises(UserError, match=r"neither report\.provenance\.json nor"):
         compare.main("compare", [str(path) for path in pair])
     assert not list(tmp_path.glob("*.html"))
+
+
+def test_experiments_of_one_name_are_told_by_their_folders(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    folders = [
+        str(experiment(tmp_path / where / "demo", ["mnist"], "supported", {"seeds": [0]}))
+        for where in ("before", "after")
+    ]
+    assert compare.main("compare", folders) == 0
+    shown = capsys.readouterr().out
+    assert all(f"test {folder}" in shown for folder in folders)
+    assert (tmp_path / "before" / "demo-beside-demo.html").is_file()

@@ -54,9 +54,11 @@ def main(command: str, words: list[str]) -> int:
     parser.add_argument("--output", type=Path, help="the page to write")
     args = parser.parse_args(words)
     one, other = map(read, args.folders)
+    output = args.output or args.folders[0].parent / f"{one.name}-beside-{other.name}.html"
+    if one.name == other.name:  # of two checkouts
+        one, other = (e._replace(name=str(folder)) for e, folder in zip((one, other), args.folders, strict=True))
     found = tables(one, other)
     print("\n\n".join(map(text, found)))
-    output = args.output or args.folders[0].parent / f"{one.name}-beside-{other.name}.html"
     write_text(output, page(one.name, other.name, found))
     print(f"\nThe same as a page: {output.resolve().as_uri()}")
     return 0

@@ -11,7 +11,7 @@ import pytest
 import torch
 from dnn_or_knn.probes import svm
 from dnn_or_knn.probes.common import ProbeResult
-from dnn_or_knn.probes.solvers import platt
+from dnn_or_knn.probes.solvers import libsvm, platt
 from dnn_or_knn.probes.solvers import svm as solver
 from dnn_or_knn.probes.solvers.svm_problem import Problems, Solution, certificate
 from dnn_or_knn.runtime.errors import UserError
@@ -135,6 +135,30 @@ def test_authors_protocol_votes_as_libsvm() -> None:
     clear = np.abs(values).min(1) > 5e-3
     assert clear.mean() > 0.9
     np.testing.assert_array_equal(ours.arrays["test_decision"][clear], theirs.predict(test.astype(float))[clear])
+
+
+@pytest.mark.parametrize("scale", [1.0, 100.0])
+def test_small_pairs_start_from_libsvm_and_end_where_the_interior_point_does(
+    scale: float, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    train, labels = blobs(60, 20, 4, distance=0.5)
+    train = (scale * train).astype(np.float32)
+    guessed = fit(train, labels, loss="hinge", multiclass="ovo")
+    monkeypatch.setattr(svm, "SMALL", 0)
+    anew = fit(train, labels, loss="hinge", multiclass="ovo")
+    assert guessed.report["iterations"] == 0 < anew.report["iterations"]
+    assert guessed.report["converged"] and anew.report["converged"]
+    assert guessed.report["objective"] == pytest.approx(anew.report["objective"], rel=2e-6)
+    np.testing.assert_array_equal(guessed.arrays["train_decision"], anew.arrays["train_decision"])
+
+
+def test_a_bad_guess_is_mended(monkeypatch: pytest.MonkeyPatch) -> None:
+    train, labels = blobs(60, 20, 4, distance=0.2)
+    good = fit(train, labels, loss="hinge", multiclass="ovo")
+    monkeypatch.setattr(libsvm, "STEPS", 1)
+    mended = fit(train, labels, loss="hinge", multiclass="ovo")
+    assert mended.report["converged"] and mended.report["iterations"] > 0
+    assert mended.report["objective"] == pytest.approx(good.report["objective"], rel=2e-6)
 
 
 def test_decision_and_probability_part_without_signal() -> None:

@@ -30,6 +30,7 @@ from ..runtime.errors import UserError
 from ..seeds import generator
 from .common import ProbeResult, check_input, one_class, spread
 from .preprocessing import reduce
+from .solvers.libsvm import SMALL, guesses
 from .solvers.platt import couple, fit_sigmoids, normalised_sigmoids, sigmoid, stratified_folds
 from .solvers.svm import solve
 from .solvers.svm_problem import Problems, Solution, certificate, scores, span
@@ -216,8 +217,8 @@ def _fit(
     batches = _pairs if targets.shape[1] == 2 else _rests
     solver = _reference(settings) if settings.backend == "reference" else _exact(settings)
     parts, inner = [], []
-    for problems, held, bases in batches(points, labels, fold, targets, mean, settings):
-        part = _fit_batch(problems, held, solver, int(fold.max()) + 1)
+    for problems, held, bases, starts in batches(points, labels, fold, targets, mean, settings):
+        part = _fit_batch(problems, held, solver, int(fold.max()) + 1, starts)
         weights, intercepts = problems.plain(part.weights)
         inner.append(weights if bases is None else torch.bmm(bases, weights[:, :, None])[:, :, 0])
         parts.append(replace(part, weights=intercepts[:, None]))
@@ -230,8 +231,9 @@ def _fit(
     return Fit(weights, slope, offset, objective, gap, fold_gap, max(part.iterations for part in parts))
 
 
-#: Problems, the folds (B or 1, n) of their points, and a basis (B, d, r) of each one's features if not that of all.
-Batch = tuple[Problems, torch.Tensor, torch.Tensor | None]
+#: Problems, the folds (B or 1, n) of their points, a basis (B, d, r) of each one's features if not that of all, and guesses of
+#: their solutions: on all points, and without each fold.
+Batch = tuple[Problems, torch.Tensor, torch.Tensor | None, list[Solution]]
 
 
 def _rests(
@@ -247,7 +249,7 @@ def _rests(
     each = 8 * (12 * count + 3 * dimensions**2)
     for some in targets[:, 0].split(max(1, BATCH[points.device.type] // each)):
         signs = 2.0 * (labels[None] == some[:, None]).to(points.dtype) - 1
-        yield Problems(points, signs, settings.C, settings.squared, mean), fold[None], None
+        yield Problems(points, signs, settings.C, settings.squared, mean), fold[None], None, []
 
 
 def _pairs(
@@ -265,6 +267,8 @@ def _pairs(
     longest = max(len(each) for each in rows)
     each = 8 * (longest * (2 * dimensions + 16) + 3 * min(dimensions, longest) ** 2)
     size = max(1, BATCH[points.device.type] // each)
+    exact = not settings.squared and settings.backend == "exact"
+    guessed = guesses(points, labels, fold, settings.C, settings.tolerance) if exact and longest <= SMALL else []
     for start in range(0, len(targets), size):
         some = targets[start : start + size]
         padded = torch.nn.utils.rnn.pad_sequence(rows[start : start + size], batch_first=True, padding_value=-1)
@@ -276,12 +280,12 @@ def _pairs(
             copied = torch.cat([copied[:, :, :-1] @ bases, copied[:, :, -1:]], dim=2)
             means = (bases * mean[:, None]).sum(1)
         problems = Problems(copied, signs, settings.C, settings.squared, means)
-        yield problems, fold[padded], bases
+        yield problems, fold[padded], bases, [one.of(problems, padded, labels, some) for one in guessed]
 
 
-def _fit_batch(problems: Problems, fold: torch.Tensor, solver: Solver, folds: int) -> Fit:
+def _fit_batch(problems: Problems, fold: torch.Tensor, solver: Solver, folds: int, starts: list[Solution]) -> Fit:
     """Fit problems on all of their points, then without each fold, and their sigmoids on the scores left out."""
-    whole = solver(problems, None)
+    whole = solver(problems, starts[0] if starts else None)
     left_out = torch.zeros_like(problems.signs)
     fold_gap, iterations = torch.zeros_like(whole.gap), whole.iterations
     for number in range(folds):
@@ -293,7 +297,8 @@ def _fit_batch(problems: Problems, fold: torch.Tensor, solver: Solver, folds: in
         weights[:, -1] = up.to(weights.dtype) - down.to(weights.dtype)
         both = torch.nonzero(up & down)[:, 0]
         if len(both):
-            solution = solver(replace(problems, signs=signs).take(both), whole.take(both))
+            start = starts[1 + number] if starts else whole
+            solution = solver(replace(problems, signs=signs).take(both), start.take(both))
             weights[both] = solution.weights
             fold_gap[both] = torch.maximum(fold_gap[both], solution.gap)
             iterations = max(iterations, solution.iterations)

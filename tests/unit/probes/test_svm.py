@@ -144,7 +144,7 @@ def test_small_pairs_start_from_libsvm_and_end_where_the_interior_point_does(
     train, labels = blobs(60, 20, 4, distance=0.5)
     train = (scale * train).astype(np.float32)
     guessed = fit(train, labels, loss="hinge", multiclass="ovo")
-    monkeypatch.setattr(svm, "SMALL", 0)
+    monkeypatch.setattr(libsvm, "SMALL", 0)
     anew = fit(train, labels, loss="hinge", multiclass="ovo")
     assert guessed.report["iterations"] == 0 < anew.report["iterations"]
     assert guessed.report["converged"] and anew.report["converged"]

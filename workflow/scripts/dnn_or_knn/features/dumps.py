@@ -73,7 +73,7 @@ def done_reading(manifest: Path, reader: str) -> None:
 
 
 def release(results: Path, readers: Set[tuple[Path, str]]) -> list[Path]:
-    """Let go of the marked features that nobody will read any more, and return their folders.
+    """Release the marked features that nobody will read any more, and return their folders.
 
     Parameters
     ----------

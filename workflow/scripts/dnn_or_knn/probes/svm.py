@@ -30,7 +30,7 @@ from ..runtime.errors import UserError
 from ..seeds import generator
 from .common import ProbeResult, check_input, one_class, spread
 from .preprocessing import reduce
-from .solvers.libsvm import SMALL, guesses
+from .solvers import libsvm
 from .solvers.platt import couple, fit_sigmoids, normalised_sigmoids, sigmoid, stratified_folds
 from .solvers.svm import solve
 from .solvers.svm_problem import Problems, Solution, certificate, scores, span
@@ -265,10 +265,14 @@ def _pairs(
     members = [torch.nonzero(labels == label)[:, 0] for label in range(int(labels.max()) + 1)]
     rows = [torch.cat([members[i], members[j]]) for i, j in targets.tolist()]
     longest = max(len(each) for each in rows)
-    each = 8 * (longest * (2 * dimensions + 16) + 3 * min(dimensions, longest) ** 2)
-    size = max(1, BATCH[points.device.type] // each)
     exact = not settings.squared and settings.backend == "exact"
-    guessed = guesses(points, labels, fold, settings.C, settings.tolerance) if exact and longest <= SMALL else []
+    guessed = (
+        libsvm.guesses(points, labels, fold, settings.C, settings.tolerance)
+        if exact and longest <= libsvm.SMALL
+        else []
+    )
+    squares = 5 * longest**2 if guessed else 3 * min(dimensions, longest) ** 2
+    size = max(1, BATCH[points.device.type] // (8 * (longest * (2 * dimensions + 16) + squares)))
     for start in range(0, len(targets), size):
         some = targets[start : start + size]
         padded = torch.nn.utils.rnn.pad_sequence(rows[start : start + size], batch_first=True, padding_value=-1)
@@ -280,7 +284,7 @@ def _pairs(
             copied = torch.cat([copied[:, :, :-1] @ bases, copied[:, :, -1:]], dim=2)
             means = (bases * mean[:, None]).sum(1)
         problems = Problems(copied, signs, settings.C, settings.squared, means)
-        yield problems, fold[padded], bases, [one.of(problems, padded, labels, some) for one in guessed]
+        yield problems, fold[padded], bases, [libsvm.start(guess, problems, padded, labels, some) for guess in guessed]
 
 
 def _fit_batch(problems: Problems, fold: torch.Tensor, solver: Solver, folds: int, starts: list[Solution]) -> Fit:

@@ -8,31 +8,29 @@ every solution is; a pair that it left too far from its optimum is solved anew.
 from __future__ import annotations
 
 import warnings
-from typing import NamedTuple
 
 import numpy as np
 import torch
 
 from .svm_problem import Problems, Solution, pull
 
-#: The most points of a pair for which a guess is worth its time, and steps a pair: on features of a large scale libsvm goes on for ever.
-SMALL, STEPS = 256, 3000
+#: The most points of a pair for which a guess is worth its time.
+SMALL = 256
+#: Steps a pair: on features of a large scale libsvm goes on for ever.
+STEPS = 3000
 
 
-class Guess(NamedTuple):
-    """α (N, classes) of each point in its pair with each class."""
-
-    alpha: torch.Tensor
-
-    def of(self, problems: Problems, rows: torch.Tensor, labels: torch.Tensor, pairs: torch.Tensor) -> Solution:
-        """Return the guess for problems over `rows` (B, n) of all points, about `pairs` (B, 2); gaps are not known."""
-        first, second = pairs[:, :1], pairs[:, 1:]
-        other = torch.where(labels[rows] == first, second, first)
-        alpha, intercept = polished(problems, self.alpha[rows, other] * problems.signs.abs())
-        weights = pull(problems.points, problems.signs * alpha)
-        weights[:, -1] = intercept
-        unknown = torch.full_like(intercept, torch.inf)
-        return Solution(weights, alpha, unknown, unknown.clone(), 0)
+def start(
+    guess: torch.Tensor, problems: Problems, rows: torch.Tensor, labels: torch.Tensor, pairs: torch.Tensor
+) -> Solution:
+    """Return where to start problems over `rows` (B, n) of all points, about `pairs` (B, 2), from a guess; gaps are not known."""
+    first, second = pairs[:, :1], pairs[:, 1:]
+    other = torch.where(labels[rows] == first, second, first)
+    alpha, intercept = polished(problems, guess[rows, other] * problems.signs.abs())
+    weights = pull(problems.points, problems.signs * alpha)
+    weights[:, -1] = intercept
+    unknown = torch.full_like(intercept, torch.inf)
+    return Solution(weights, alpha, unknown, unknown.clone(), 0)
 
 
 def polished(problems: Problems, alpha: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
@@ -56,32 +54,34 @@ def polished(problems: Problems, alpha: torch.Tensor) -> tuple[torch.Tensor, tor
     return found[:, :count].clamp(0, C), found[:, count]
 
 
-def guesses(points: torch.Tensor, labels: torch.Tensor, fold: torch.Tensor, C: float, tolerance: float) -> list[Guess]:
-    """Return guesses on all points (N, d + 1) and then without each fold (N,), or none if there are fewer than three classes."""
-    held = [torch.zeros_like(fold, dtype=torch.bool), *(fold == number for number in range(int(fold.max()) + 1))]
-    classes = int(labels.max()) + 1
-    made = [guess(points[:, :-1], labels.where(~out, -1), classes, C=C, tolerance=tolerance) for out in held]
-    return [] if None in made else [one for one in made if one is not None]
-
-
-def guess(features: torch.Tensor, labels: torch.Tensor, classes: int, *, C: float, tolerance: float) -> Guess | None:
-    """Return libsvm's α of every pair of classes, with the hinge.
+def guesses(
+    points: torch.Tensor, labels: torch.Tensor, fold: torch.Tensor, C: float, tolerance: float
+) -> list[torch.Tensor]:
+    """Return libsvm's α (N, classes) of each point in its pair with each class, with the hinge: of all points, then without each fold.
 
     Parameters
     ----------
-    features: (N, d) float64, from which the problems' points were made. labels: (N,) 0 … `classes` − 1; −1 leaves a point out.
+    points: (N, d + 1) float64, from which the problems' points are made. labels, fold: (N,).
     tolerance: of the duality gap; libsvm's own is a tenth of it.
 
-    Returns None if there are fewer than three classes.
+    Returns nothing if there are fewer than three classes, of which libsvm makes another case.
     """
+    held = [torch.zeros_like(fold, dtype=torch.bool), *(fold == number for number in range(int(fold.max()) + 1))]
+    if min(len(labels[~out].unique()) for out in held) < 3:
+        return []
+    shape = (len(labels), int(labels.max()) + 1)
+    return [_guess(points[:, :-1], labels, torch.nonzero(~out)[:, 0], shape, C, tolerance) for out in held]
+
+
+def _guess(
+    features: torch.Tensor, labels: torch.Tensor, rows: torch.Tensor, shape: tuple[int, int], C: float, tolerance: float
+) -> torch.Tensor:
+    """Return α of the points `rows`, 0 of the others."""
     from sklearn.exceptions import ConvergenceWarning
     from sklearn.svm import SVC
 
-    rows = torch.nonzero(labels >= 0)[:, 0]
     sides = labels[rows].cpu().numpy()
     known = np.unique(sides)
-    if len(known) < 3:
-        return None
     model = SVC(C=C, kernel="linear", tol=0.1 * tolerance, max_iter=STEPS, cache_size=500)
     with warnings.catch_warnings():
         warnings.simplefilter("ignore", ConvergenceWarning)  # the certificate will tell
@@ -89,6 +89,6 @@ def guess(features: torch.Tensor, labels: torch.Tensor, classes: int, *, C: floa
     # Row k of a support vector's coefficients is its pair with the kth of the other classes.
     own = np.searchsorted(known, sides[model.support_])
     others = np.array([np.delete(known, c) for c in range(len(known))])[own].T
-    alpha = np.zeros((len(labels), classes))
+    alpha = np.zeros(shape)
     alpha[rows.cpu().numpy()[model.support_][None], others] = np.abs(model.dual_coef_)
-    return Guess(torch.as_tensor(alpha, device=features.device))
+    return torch.as_tensor(alpha, device=features.device)

@@ -98,6 +98,7 @@ def cancel_a_training(results: Path, snakemake: subprocess.Popen) -> tuple[str, 
         for run in {path.parents[3] for path in results.rglob(".state/training/kept/step*.pt")}:
             if number is not None and all(word in what for word in run.relative_to(results).parts[:3]):
                 subprocess.run(["scancel", number], check=False)
+                wait_until(lambda number=number: number not in jobs("RUNNING", "COMPLETING"), snakemake)
                 if "JobState=CANCELLED" in ask("scontrol", "show", "job", number):
                     cancelled.append((number, run))
         return bool(cancelled)

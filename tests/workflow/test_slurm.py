@@ -69,7 +69,7 @@ def gpus_in_use() -> int:
     return int(used[1])
 
 
-def wait_until(true: Callable[[], bool], snakemake: subprocess.Popen, seconds: float = 180) -> None:
+def wait_until(true: Callable[[], bool], snakemake: subprocess.Popen, seconds: float = 900) -> None:
     end = time.monotonic() + seconds
     while time.monotonic() < end and snakemake.poll() is None:
         if true():

@@ -162,10 +162,24 @@ def _probe(where: str, options: dict[str, Any]) -> None:
         raise UserError(
             f"config: {where} asks for k = {highest} but keeps k_max = {options['k_max']} neighbours; raise k_max"
         )
+    if weighted_vote(options) is None:
+        options.pop("vote", None)  # the paper's, and what a specification without it means
+    elif options["metric"] != "cosine":
+        raise UserError(
+            f"config: {where}.vote weighs neighbours by their cosines, but {where}.metric is {options['metric']}; set metric: cosine"
+        )
     if kind == "logistic" and options["penalty"] == "l1" and options["multiclass"] == "multinomial":
         raise UserError(
             f"config: {where}.penalty is l1, which goes with multiclass ovr alone, as in liblinear; set `multiclass: ovr`"
         )
+
+
+def weighted_vote(options: Mapping[str, Any]) -> dict[str, Any] | None:
+    """Return a probe's votes by similarity as measures are told them, None where all neighbours vote alike."""
+    vote = options.get("vote") or {}
+    if vote.get("weights", "uniform") == "uniform":
+        return None
+    return {"temperature": PROBES["knn"]["options"]["vote"]["properties"]["temperature"]["default"], **vote}
 
 
 def models(probes: Mapping[str, Mapping[str, Any]]) -> list[str]:

@@ -163,6 +163,17 @@ PROBES: dict[str, Entry] = {
                 "default": [],
                 "description": "Further k, measured beside `k` under names such as `knn-k5`.",
             },
+            "vote": {
+                "type": ["object", "null"],
+                "additionalProperties": False,
+                "required": ["weights"],
+                "default": None,
+                "description": "How neighbours vote: null, all alike; or by their similarity (`metric: cosine` alone), read off like `k` (docs/protocols.md).",
+                "properties": {
+                    "weights": _choice("All alike, or softmax(cosine / temperature).", "uniform", "softmax"),
+                    "temperature": _number("Divides the cosines.", 0.07, exclusiveMinimum=0),
+                },
+            },
             "chunk_mib": _number("Memory of the search beside its inputs, in MiB.", 256, minimum=1, maximum=1_000_000),
             "backend": _choice("This project's search, scikit-learn's, or faiss's.", "exact", "reference", "faiss"),
         },
@@ -192,4 +203,4 @@ PROBES: dict[str, Entry] = {
 }
 
 #: Options of a probe that are read off its outputs by the measures and do not belong to the fit.
-READ_OFF = ("k", "k_sweep", "predict")
+READ_OFF = ("k", "k_sweep", "vote", "predict")

@@ -16,7 +16,7 @@ import yaml
 
 from ..runtime.code_digest import SCRIPTS, code_digest
 from ..runtime.files import canonical, sha256
-from .configuration import choice_probes
+from .configuration import choice_probes, weighted_vote
 from .registry import DATASETS, PROBES, READ_OFF
 from .runs import Experiment, depth
 
@@ -209,15 +209,19 @@ class Jobs:
         """All measures of one run."""
         run = self.experiment.run(wildcards)
         measures = self.config["measures"]
+        votes = {name: vote for name, options in self.probes.items() if (vote := weighted_vote(options))}
         return specification(
             "measures.py",
+            *(["measures/weighted_votes"] if votes else []),
             run={"dataset": run.dataset, "architecture": run.architecture, "labels": run.labels, "seed": run.seed},
             shards=[
                 {"name": s.name, "steps": s.steps, "layers": ["embedding"] if s.layers == "embedding" else None}
                 for s in self.experiment.shards(run)
             ],
             probes={
-                name: {"predict": "decision"} | {key: options[key] for key in ("kind", *READ_OFF) if key in options}
+                name: {"predict": "decision"}
+                | {key: options[key] for key in ("kind", *READ_OFF) if key in options and key != "vote"}
+                | ({"vote": votes[name]} if name in votes else {})
                 for name, options in self.probes.items()
             },
             bootstrap={"replicates": measures["replicates"], "seed": measures["seed"]},

@@ -13,6 +13,7 @@ from pathlib import Path
 from typing import Any
 
 from ..runtime.errors import UserError, nearest
+from . import datasets
 from .reading import readable
 from .registry import ARCHITECTURES, DATASETS, PROBES
 from .schema import SCHEMA_FILE, Schema, check, fill, load_schema, plain
@@ -48,9 +49,7 @@ def resolve(config: Mapping[str, Any]) -> dict[str, Any]:
     complete["data"]["root"] = _folder(complete["data"]["root"])
     _network_defaults(complete)
     for name, options in complete["datasets"].items():
-        if name not in DATASETS:
-            raise UserError(f"config: datasets names '{name}', which is not in the registry{nearest(name, DATASETS)}")
-        _options(options, DATASETS[name]["options"], f"datasets.{name}")
+        datasets.complete(name, options)
     for name, options in complete["architectures"].items():
         _options(options, architecture_entry(name)["options"], f"architectures.{name}")
     for name, options in complete["probes"].items():

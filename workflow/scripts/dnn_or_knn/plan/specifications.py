@@ -16,9 +16,10 @@ import yaml
 
 from ..runtime.code_digest import SCRIPTS, code_digest
 from ..runtime.files import canonical, sha256
-from .configuration import choice_probes
-from .registry import DATASETS, PROBES, READ_OFF
-from .runs import Experiment, depth
+from . import datasets
+from .configuration import choice_probes, weighted_vote
+from .registry import PROBES, READ_OFF
+from .runs import Experiment, depth, modules
 
 Wildcards = Mapping[str, Any]
 #: Characters of a specification above which a job is given a file: a command may have 128 KiB, and a probe's has two.
@@ -148,10 +149,12 @@ class Jobs:
     def prepare(self, wildcards: Wildcards) -> str:
         """One data set: how it is loaded, its geometry."""
         name = wildcards["dataset"]
-        entry = {key: value for key, value in DATASETS[name].items() if key not in ("options", "images")}
-        return specification(
-            "prepare.py", f"data/loaders/{entry['loader']}", dataset=name, **entry, **self.config["datasets"][name]
-        )
+        known = datasets.entry(self.config, name)
+        entry = {key: value for key, value in known.items() if key not in ("options", "images")}
+        options = {k: v for k, v in self.config["datasets"][name].items() if k not in datasets.NOT_STORED}
+        if "root" in options:
+            options["fingerprint"] = datasets.fingerprint(options["root"])
+        return specification("prepare.py", f"data/loaders/{entry['loader']}", dataset=name, **(entry | options))
 
     def labels(self, wildcards: Wildcards) -> str:
         """One label set: which images, true or random labels, the seed where one is used."""
@@ -161,22 +164,27 @@ class Jobs:
     def train(self, wildcards: Wildcards) -> str:
         """One network's training."""
         run = self.experiment.run(wildcards)
+        stream = self._streaming(run.dataset)
         return specification(
             "train.py",
-            f"networks/{run.network['module']}",
+            *modules(run.network),
+            *stream,
             network=run.network,
             training=run.training | {"steps": run.steps},
             seed=run.seed,
             checkpoints=run.checkpoints,
             accuracy_at=sorted({*run.evaluations} - {*run.checkpoints}),
+            **({"stream": True} if stream else {}),
         )
 
     def features(self, wildcards: Wildcards) -> str:
         """The extraction of one shard."""
         run, shard = self.experiment.run(wildcards), self.experiment.shard(wildcards)
+        stream = self._streaming(run.dataset)
         return specification(
             "features.py",
-            f"networks/{run.network['module']}",
+            *modules(run.network),
+            *stream,
             run=run.path,
             network=run.network,
             precision=run.training["precision"],
@@ -185,7 +193,12 @@ class Jobs:
             steps=shard.steps,
             layers=["embedding"] if shard.layers == "embedding" else shard.layers,
             input_layer=self.config["layer_input"],
+            **({"stream": True} if stream else {}),
         )
+
+    def _streaming(self, dataset: str) -> list[str]:
+        """Return the module that reads a data set's images from disk, none where they lie in memory."""
+        return ["data/streaming"] if datasets.streamed(datasets.entry(self.config, dataset)) else []
 
     def probe(self, wildcards: Wildcards) -> str:
         """One probe on the evaluations of one shard."""
@@ -209,15 +222,19 @@ class Jobs:
         """All measures of one run."""
         run = self.experiment.run(wildcards)
         measures = self.config["measures"]
+        votes = {name: vote for name, options in self.probes.items() if (vote := weighted_vote(options))}
         return specification(
             "measures.py",
+            *(["measures/weighted_votes"] if votes else []),
             run={"dataset": run.dataset, "architecture": run.architecture, "labels": run.labels, "seed": run.seed},
             shards=[
                 {"name": s.name, "steps": s.steps, "layers": ["embedding"] if s.layers == "embedding" else None}
                 for s in self.experiment.shards(run)
             ],
             probes={
-                name: {"predict": "decision"} | {key: options[key] for key in ("kind", *READ_OFF) if key in options}
+                name: {"predict": "decision"}
+                | {key: options[key] for key in ("kind", *READ_OFF) if key in options and key != "vote"}
+                | ({"vote": votes[name]} if name in votes else {})
                 for name, options in self.probes.items()
             },
             bootstrap={"replicates": measures["replicates"], "seed": measures["seed"]},
@@ -249,13 +266,17 @@ class Jobs:
             style=self.config["figures"]["style"],
             probes=list(self.config["probes"]),
             **self._runs_of(number),
+            **self._titles(),
             **more,
         )
 
     def training_curves(self, _wildcards: Wildcards) -> str:
         """The training curves of all runs."""
         return specification(
-            "training_curves.py", style=self.config["figures"]["style"], runs=list(self.experiment.runs)
+            "training_curves.py",
+            style=self.config["figures"]["style"],
+            runs=list(self.experiment.runs),
+            **self._titles(),
         )
 
     def claims(self, _wildcards: Wildcards) -> str:
@@ -332,6 +353,12 @@ class Jobs:
                 "overfit": figures["overfit_labels"],
             },
         }
+
+    def _titles(self) -> dict[str, Any]:
+        """Return what figures call data sets and networks, where the configuration says."""
+        blocks = (self.config["datasets"], self.config["architectures"])
+        titles = {name: o["title"] for block in blocks for name, o in block.items() if "title" in o}
+        return {"titles": titles} if titles else {}
 
     def _runs_of(self, number: int) -> dict[str, Any]:
         """Return the runs that a figure shows, and which of them (without their seeds) are not configured."""

@@ -54,7 +54,7 @@ def doubts(config: Config, runs: Mapping[str, Any]) -> Iterator[str]:
     """
     said: set[tuple[str, str, str]] = set()
     for run in runs.values():
-        count, classes = (run.subset or {}).get("count"), DATASETS[run.dataset]["classes"]
+        count, classes = (run.subset or {}).get("count"), datasets.entry(config, run.dataset)["classes"]
         for name, options in (config["probes"] | choice_probes(config)).items():
             key = (run.dataset, run.labels, name)
             if (

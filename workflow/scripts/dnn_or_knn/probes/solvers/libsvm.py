@@ -23,14 +23,13 @@ STEPS = 3000
 def start(
     guess: torch.Tensor, problems: Problems, rows: torch.Tensor, labels: torch.Tensor, pairs: torch.Tensor
 ) -> Solution:
-    """Return where to start problems over `rows` (B, n) of all points, about `pairs` (B, 2), from a guess; gaps are not known."""
+    """Return where to start problems over `rows` (B, n) of all points, about `pairs` (B, 2), from a guess; P and gaps are not known."""
     first, second = pairs[:, :1], pairs[:, 1:]
     other = torch.where(labels[rows] == first, second, first)
     alpha, intercept = polished(problems, guess[rows, other] * problems.signs.abs())
     weights = pull(problems.points, problems.signs * alpha)
     weights[:, -1] = intercept
-    unknown = torch.full_like(intercept, torch.inf)
-    return Solution(weights, alpha, unknown, unknown.clone(), 0)
+    return Solution(weights, alpha, intercept, torch.full_like(intercept, torch.inf), 0)
 
 
 def polished(problems: Problems, alpha: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:

@@ -16,6 +16,7 @@ from conftest import ROOT, SCRIPTS
 from dnn_or_knn.networks import build
 from dnn_or_knn.plan import networks, runs, startup
 from dnn_or_knn.plan.configuration import load_overlays, resolve
+from dnn_or_knn.plan.feasible import doubts
 from dnn_or_knn.plan.reading import mistake_in, readable, with_source
 from dnn_or_knn.plan.registry import ARCHITECTURES
 from dnn_or_knn.plan.schema import load_schema
@@ -139,6 +140,23 @@ def test_a_wrong_block_is_named(changes: dict, sentence: str) -> None:
     with pytest.raises(UserError, match=r"config") as caught:
         runs.create(block(**changes))
     assert sentence in str(caught.value)
+
+
+def test_a_dropped_data_set_or_architecture_takes_its_runs_with_it() -> None:
+    kept = {path: run for path, run in runs.create(PAPER).runs.items() if path.startswith("mnist/wrn-28-10/")}
+    without = {"datasets": {"cifar10": None, "cifar100": None}, "architectures": {"lenet": None, "mlp640": None}}
+    assert kept and runs.create(merge(PAPER, without)).runs == kept
+
+
+def test_classes_too_small_for_the_votes_of_all_neighbours_are_told() -> None:
+    def said(count: int) -> list[str]:
+        config = resolve(block(subset={"draw": "balanced", "count": count}, seeds=[0, 1]))
+        return list(doubts(config, runs.create(config).runs))
+
+    assert list(doubts(resolve(PAPER), runs.create(PAPER).runs)) == []
+    assert said(310) == []
+    (sentence,) = said(309)
+    assert "probes.knn takes 30 neighbours, but mnist/x has about 30.9 images of a class" in sentence
 
 
 def test_the_folder_of_the_data_may_name_the_environment(monkeypatch: pytest.MonkeyPatch) -> None:

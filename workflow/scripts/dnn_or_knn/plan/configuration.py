@@ -38,8 +38,8 @@ def load_overlays(*names: str | Path) -> dict[str, Any]:
 def resolve(config: Mapping[str, Any]) -> dict[str, Any]:
     """Return the configuration checked and complete.
 
-    Entries of `datasets`, `architectures` and `probes` that an overlay set to null are dropped. Raises `UserError`
-    naming the key, its value and what is allowed.
+    Entries of `datasets`, `architectures` and `probes` that an overlay set to null are dropped, and with a data set or an
+    architecture the runs on it. Raises `UserError` naming the key, its value and what is allowed.
     """
     schema = load_schema()
     plain(config, "config")
@@ -67,7 +67,10 @@ def resolve(config: Mapping[str, Any]) -> dict[str, Any]:
     _roles(complete)
     for key in ("runs", "more_runs"):
         for position, run in enumerate(complete[key]):
+            for names in ("architectures", "datasets"):
+                run[names] = [name for name in run[names] if config[names].get(name, {}) is not None]
             _run(run, complete, schema, f"{key}[{position}]")
+        complete[key] = [run for run in complete[key] if run["architectures"] and run["datasets"]]
     return complete
 
 

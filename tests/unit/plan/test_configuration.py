@@ -14,7 +14,7 @@ import torch
 import yaml
 from conftest import ROOT, SCRIPTS
 from dnn_or_knn.networks import build
-from dnn_or_knn.plan import runs, startup
+from dnn_or_knn.plan import networks, runs, startup
 from dnn_or_knn.plan.configuration import load_overlays, resolve
 from dnn_or_knn.plan.feasible import doubts
 from dnn_or_knn.plan.reading import mistake_in, readable, with_source
@@ -202,14 +202,14 @@ def test_a_networks_depth_is_the_number_of_its_layers_with_weights(name: str) ->
     with torch.device("meta"):
         network = build.create(spec, channels=3, size=32, classes=10)
     layers = [module for module in network.modules() if isinstance(module, torch.nn.Conv2d | torch.nn.Linear)]
-    assert runs.depth(name) == len(layers)
-    assert runs.depth("wrn-28-10") == 28
+    assert networks.depth(name, {}) == len(layers)
+    assert networks.depth("wrn-28-10", {}) == 28
 
 
 def test_a_networks_depth_must_be_known(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setitem(ARCHITECTURES, "flat", {"module": "flat", "options": {}})
     with pytest.raises(UserError, match="the entry of 'flat' lacks its depth"):
-        runs.depth("flat")
+        networks.depth("flat", {})
 
 
 def test_one_name_cannot_mean_two_label_sets() -> None:

@@ -16,10 +16,10 @@ import yaml
 
 from ..runtime.code_digest import SCRIPTS, code_digest
 from ..runtime.files import canonical, sha256
-from . import datasets
+from . import datasets, networks
 from .configuration import choice_probes, weighted_vote
 from .registry import PROBES, READ_OFF
-from .runs import Experiment, depth, modules
+from .runs import Experiment, modules
 
 Wildcards = Mapping[str, Any]
 #: Characters of a specification above which a job is given a file: a command may have 128 KiB, and a probe's has two.
@@ -189,7 +189,7 @@ class Jobs:
             network=run.network,
             precision=run.training["precision"],
             batch_size=self.config["jobs"]["evaluation_batch"],
-            compile=self.config["jobs"]["evaluation_compile"],
+            compile=self.config["jobs"]["evaluation_compile"] and "networks/named" not in modules(run.network),
             steps=shard.steps,
             layers=["embedding"] if shard.layers == "embedding" else shard.layers,
             input_layer=self.config["layer_input"],
@@ -341,9 +341,9 @@ class Jobs:
     # What figures and claims show.
 
     def _shown(self) -> dict[str, Any]:
-        figures = self.config["figures"]
+        figures, named = self.config["figures"], self.config["architectures"]
         return {
-            "architectures": sorted(self.config["architectures"], key=depth),
+            "architectures": sorted(named, key=lambda name: networks.depth(name, named[name])),
             "datasets": list(self.config["datasets"]),
             "architecture": figures["architecture"],
             "labels": {

@@ -40,7 +40,8 @@ def by_name(config: dict[str, Any]) -> None:
         for name, options in architectures.items()
     }
     for key in ("runs", "more_runs"):
-        for block in config.get(key) or []:
+        blocks = config.get(key)
+        for block in blocks if isinstance(blocks, list) else []:
             if isinstance(block, dict) and isinstance(block.get("architectures"), list):
                 block["architectures"] = [
                     names.get(name, name) if isinstance(name, str) else name for name in block["architectures"]

@@ -53,6 +53,7 @@ def run(project: Project, command: str) -> None:
         ("add-a-data-set.md", "patches/figures/figure1.png"),
         ("add-an-architecture.md", "strided/figures/figure4.png"),
         ("add-a-probe.md", "centroid/figures/figure2.png"),
+        ("add-a-measure.md", "margin/measures/margin.parquet"),
     ],
 )
 def test_a_page_followed_literally_works(project: Project, page: str, made: str) -> None:
@@ -62,6 +63,10 @@ def test_a_page_followed_literally_works(project: Project, page: str, made: str)
         run(project, command)
     assert (project.folder / "results" / made).stat().st_size > 10_000
     experiment = made.split("/")[0]
+    if experiment == "margin":
+        margins = pd.read_parquet(project.folder / "results" / made)
+        assert set(margins.split) == {"train", "test"} and len(margins) == 1797 and margins.margin.max() > 0
+        return
     table = pd.read_parquet(project.folder / "results" / experiment / "measures" / "measures.parquet")
     assert table.accuracy.between(0, 1).all()
     if experiment == "centroid":

@@ -16,13 +16,15 @@ import yaml
 
 from ..runtime.code_digest import SCRIPTS, code_digest
 from ..runtime.files import canonical, sha256
+from . import atlas
 from .configuration import choice_probes
-from .registry import DATASETS, PROBES, READ_OFF
-from .runs import Experiment, depth
+from .registry import DATASETS, MEASURES, PROBES, READ_OFF
+from .runs import Experiment, Run, depth
 
 Wildcards = Mapping[str, Any]
 #: Characters of a specification above which a job is given a file: a command may have 128 KiB, and a probe's has two.
 LONGEST = 40_000
+SHARD = r"(?:steps\d+-|layers)\d+"
 RUN = "{dataset}/{architecture}/{labels}/seed{seed}"
 #: The manifest that each rule makes, without its `.json`, below the experiment's folder.
 MANIFESTS = {
@@ -39,6 +41,8 @@ MANIFESTS = {
     "published": "claims/published",
     "choices": "claims/choices",
     "report": "report",
+    **{f"measure_{reads}": f"{RUN}/measures/{{measure}}/{{part}}" for reads in ("outputs", "features", "weights")},
+    "measure_table": "measures/{measure}",
 }
 
 
@@ -71,6 +75,15 @@ def specification(script: str, *modules: str, **values: Any) -> str:
     return canonical({**values, "code": {"files": files, "digest": code_digest(*files)}})
 
 
+def _named(run: Run) -> dict[str, Any]:
+    return {"dataset": run.dataset, "architecture": run.architecture, "labels": run.labels, "seed": run.seed}
+
+
+def _read_off(options: Mapping[str, Any]) -> dict[str, Any]:
+    """Return of a probe's options those that whoever reads its outputs has to know."""
+    return {"predict": "decision"} | {key: options[key] for key in ("kind", *READ_OFF) if key in options}
+
+
 @functools.cache
 def published() -> dict[str, Any]:
     """Return the published numbers, `workflow/resources/published.yaml`."""
@@ -93,9 +106,10 @@ class Jobs:
             "architecture": self.config["architectures"],
             "labels": {run.labels for run in self.experiment.runs.values()},
             "probe": self.probes,
+            "measure": MEASURES,
         }
         alternatives = {name: "|".join(map(re.escape, sorted(words))) for name, words in names.items()}
-        return alternatives | {"seed": r"\d+", "shard": r"(steps\d+-|layers)\d+"}
+        return alternatives | {"seed": r"\d+", "shard": SHARD, "part": f"{atlas.WHOLE}|{SHARD}"}
 
     # All jobs, and how one is told its specification.
 
@@ -119,6 +133,8 @@ class Jobs:
                 yield "features", of_run | {"shard": shard.name}
                 yield from (("probe", of_run | {"probe": probe, "shard": shard.name}) for probe in self.probes)
             yield "measures", of_run
+            yield from atlas.spelled_out(self, run, of_run)
+        yield from (("measure_table", {"measure": name}) for name in atlas.switched_on(self.config))
         yield from (("figure", {"figure": str(number)}) for number in range(1, 8))
         ends = (
             "collect",
@@ -211,18 +227,43 @@ class Jobs:
         measures = self.config["measures"]
         return specification(
             "measures.py",
-            run={"dataset": run.dataset, "architecture": run.architecture, "labels": run.labels, "seed": run.seed},
+            run=_named(run),
             shards=[
                 {"name": s.name, "steps": s.steps, "layers": ["embedding"] if s.layers == "embedding" else None}
                 for s in self.experiment.shards(run)
             ],
-            probes={
-                name: {"predict": "decision"} | {key: options[key] for key in ("kind", *READ_OFF) if key in options}
-                for name, options in self.probes.items()
-            },
+            probes={name: _read_off(options) for name, options in self.probes.items()},
             bootstrap={"replicates": measures["replicates"], "seed": measures["seed"]},
             memorized=measures["memorized"],
             nearly_memorized=measures["nearly_memorized"],
+        )
+
+    def measure(self, wildcards: Wildcards) -> str:
+        """One measure beside the paper's numbers: of a run, or of one shard of its features."""
+        run, name = self.experiment.run(wildcards), wildcards["measure"]
+        entry, more, modules = MEASURES[name], {}, [f"atlas/{MEASURES[name]['module']}"]
+        if entry["reads"] == "weights":
+            more = {"network": run.network, "precision": run.training["precision"]}
+            more["batch_size"] = self.config["jobs"]["evaluation_batch"]
+            modules.append(f"networks/{run.network['module']}")
+        return specification(
+            "measure.py",
+            *modules,
+            measure=name,
+            module=entry["module"],
+            run=_named(run),
+            shards=[{"name": s.name, "steps": s.steps} for s in atlas.parts(self, run, name)[wildcards["part"]]],
+            probes={probe: _read_off(self.probes[probe]) for probe in atlas.probes(self.config, name)},
+            knn=atlas.neighbours(self.config, name),
+            **more,
+        )
+
+    measure_outputs = measure_features = measure_weights = measure
+
+    def measure_table(self, wildcards: Wildcards) -> str:
+        """The experiment's table of one measure beside the paper's, put together from its parts."""
+        return specification(
+            "measure_table.py", measure=wildcards["measure"], parts=self.measured(wildcards["measure"])
         )
 
     def collect(self, _wildcards: Wildcards) -> str:
@@ -291,6 +332,9 @@ class Jobs:
         """The experiment's page, which shows the configuration but for what only says how jobs run."""
         apart = ("data", "device", "jobs", "shards")
         shown = {key: value for key, value in self.config.items() if key not in apart}
+        # What is switched off makes no page stale.
+        off = atlas.switched_off(self.config)
+        shown["measures"] = {key: value for key, value in shown["measures"].items() if key not in off}
         page = {path.name: sha256(path) for path in sorted((SCRIPTS.parent / "report").glob("page.*"))}
         return specification("report.py", config=shown, page=page)
 
@@ -306,6 +350,34 @@ class Jobs:
             return [f"{self.results}/{run.path}/{pattern.format(shard=n, probe=p)}" for n in names for p in probes]
 
         return inputs
+
+    def measured(self, measure: str) -> list[str]:
+        """Return the parts of a measure of all runs, as their manifests without `.json` below the experiment's folder."""
+        return [
+            f"{run.path}/measures/{measure}/{part}"
+            for run in self.experiment.runs.values()
+            for part in atlas.parts(self, run, measure)
+        ]
+
+    def parts_of(self, pattern: str) -> Callable[[Wildcards], list[str]]:
+        """Return an input function: `pattern` once for every part of the measure that the job puts together."""
+        return lambda wildcards: [
+            f"{self.results}/{pattern.format(part=part)}" for part in self.measured(wildcards["measure"])
+        ]
+
+    def reads(self, what: str) -> Callable[[Wildcards], list[str]]:
+        """Return an input function: what a measuring job reads of its run, see `atlas.reads`."""
+        return lambda wildcards: atlas.reads(self, wildcards, what)
+
+    def readers(self, wildcards: Wildcards) -> str:
+        """Return who is to read the features of a shard before they go: probes, and measures of features."""
+        until_probed = self.config["keep"]["features"] == "until-probed"
+        return " ".join([*self.probes, *atlas.readers(self, wildcards)] if until_probed else [])
+
+    def extractions(self, wildcards: Wildcards) -> list[str]:
+        """Return what the extractions of the features that a measuring job reads are told."""
+        shards = atlas.parts(self, self.experiment.run(wildcards), wildcards["measure"])[wildcards["part"]]
+        return [self.told("features")({**wildcards, "shard": shard.name}) for shard in shards]
 
     def of_runs(self, pattern: str) -> list[str]:
         """Return `pattern` in the folder of every run of the experiment."""

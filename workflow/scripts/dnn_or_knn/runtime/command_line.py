@@ -34,6 +34,8 @@ KEYS = {
     "probe.py": ("kind", "module", "options", "steps", "layers", "seed", "run"),
     "measures.py": ("run", "shards", "probes", "bootstrap", "memorized", "nearly_memorized"),
     "collect.py": ("runs",),
+    "measure.py": ("measure", "module", "run", "shards", "probes", "knn"),
+    "measure_table.py": ("measure", "parts"),
     "training_curves.py": ("runs",),
     "figure.py": ("figure", "architectures", "datasets", "labels", "probes", "missing"),
     "claims.py": ("claims", "architectures", "datasets", "labels", "architecture", "probes"),

@@ -88,7 +88,7 @@ def test_a_claim_added_literally_is_judged(finished: Project) -> None:
         assert {job[0] for job in finished.planned()} == {"claims", "report"}
         finished.snakemake("--cores", "2", "results/tiny/claims/claims.json")
         claims = json.loads((finished.folder / "results/tiny/claims/claims.json").read_text())["claims"]
-        assert claims[0]["claim"] == 10 and claims[0]["verdict"] in VERDICTS
+        assert claims[0]["claim"] == 13 and claims[0]["verdict"] in VERDICTS
     finally:
         path.write_text(text)
         path.with_name("generalization.py").unlink(missing_ok=True)

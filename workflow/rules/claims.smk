@@ -1,6 +1,7 @@
 # The paper's claims, checked, and the page that shows everything.
 # needs: the experiment's measures, all figures, the provenance of every stage
 # makes: claims/claims.{json,csv,md,pdf,png}   a verdict for each of the nine claims
+#        claims/later.{json,csv,md,pdf,png}    claims 10 to 12, which are later work, where their measures are on
 #        claims/choices.{json,csv,md,pdf,png}  the verdicts again for each choice, if the configuration has any
 #        report.html                           one page that opens from disk
 
@@ -51,6 +52,38 @@ rule published:
     shell:
         "python {resources.scripts:q}/published.py --spec {params.spec:q} --measures {input.measures:q} --output {output.manifest:q}"
         " --threads {threads} --log {log:q}"
+
+
+rule later_claims:
+    input:
+        measures=f"{MEASURES}/measures.json",
+        beside=expand(
+            f"{MEASURES}/{{measure}}.json", measure=measuring.judged(jobs.config)
+        ),
+        tables=ancient(
+            multiext(
+                f"{MEASURES}/", "measures.parquet", "replicates.parquet", "runs.csv"
+            )
+            + expand(
+                f"{MEASURES}/{{measure}}.parquet",
+                measure=measuring.judged(jobs.config),
+            )
+        ),
+    output:
+        multiext(f"{CLAIMS}/later", ".csv", ".md", ".pdf", ".png", ".provenance.json"),
+        manifest=f"{CLAIMS}/later.json",
+    log:
+        f"{RESULTS}/logs/claims/later.log",
+    localrule: True
+    conda:
+        "../../envs/pipeline.yaml"
+    resources:
+        scripts=SCRIPTS,
+    params:
+        spec=jobs.told("later_claims"),
+    shell:
+        "python {resources.scripts:q}/later_claims.py --spec {params.spec:q} --measures {input.measures:q}"
+        " --beside {input.beside:q} --output {output.manifest:q} --threads {threads} --log {log:q}"
 
 
 rule choices:

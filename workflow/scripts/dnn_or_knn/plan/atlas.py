@@ -30,6 +30,11 @@ def switched_off(config: Mapping[str, Any]) -> list[str]:
     return [name for name in MEASURES if not config["measures"][name]]
 
 
+def judged(config: Mapping[str, Any]) -> list[str]:
+    """Return the measures that the later claims are judged on and that are switched on."""
+    return [name for name in switched_on(config) if MEASURES[name].get("judged")]
+
+
 def rule(measure: str) -> str:
     """Return the rule that makes the parts of a measure."""
     return f"measure_{MEASURES[measure]['reads']}"

@@ -38,6 +38,7 @@ MANIFESTS = {
     "figure": "figures/figure{figure}",
     "training_curves": "figures/training",
     "claims": "claims/claims",
+    "later_claims": "claims/later",
     "published": "claims/published",
     "choices": "claims/choices",
     "report": "report",
@@ -140,6 +141,7 @@ class Jobs:
             "collect",
             "training_curves",
             "claims",
+            *(["later_claims"] if atlas.judged(self.config) else []),
             "published",
             *(["choices"] if self.config["choices"] else []),
             "report",
@@ -305,6 +307,12 @@ class Jobs:
             "claims.py", claims=self.config["claims"], probes=list(self.config["probes"]), **self._shown()
         )
 
+    def later_claims(self, _wildcards: Wildcards) -> str:
+        """The verdicts on the later claims, which are not the paper's."""
+        draw = {key: self.config["measures"][key] for key in ("replicates", "seed")}
+        thresholds = self.config["claims"] | self.config["later_claims"]
+        return specification("later_claims.py", claims=thresholds, bootstrap=draw, **self._shown())
+
     def choices(self, _wildcards: Wildcards) -> str:
         """The claims judged again for every choice, the configuration's own probes first."""
         own = list(self.config["probes"])
@@ -335,6 +343,8 @@ class Jobs:
         # What is switched off makes no page stale.
         off = atlas.switched_off(self.config)
         shown["measures"] = {key: value for key, value in shown["measures"].items() if key not in off}
+        if not atlas.judged(self.config):
+            del shown["later_claims"]
         page = {path.name: sha256(path) for path in sorted((SCRIPTS.parent / "report").glob("page.*"))}
         return specification("report.py", config=shown, page=page)
 

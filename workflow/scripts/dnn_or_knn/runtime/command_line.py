@@ -39,6 +39,7 @@ KEYS = {
     "training_curves.py": ("runs",),
     "figure.py": ("figure", "architectures", "datasets", "labels", "probes", "missing"),
     "claims.py": ("claims", "architectures", "datasets", "labels", "architecture", "probes"),
+    "later_claims.py": ("claims", "bootstrap", "architectures", "datasets", "labels", "architecture"),
     "choices.py": ("choices", "claims", "architectures", "datasets", "labels", "architecture"),
     "published.py": ("published", "labels", "knn"),
     "report.py": ("config",),

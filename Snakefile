@@ -116,6 +116,7 @@ rule all:
             f"{MEASURES}/{{measure}}.parquet",
             measure=measuring.switched_on(jobs.config),
         ),
+        expand(f"{FIGURES}/{{name}}.pdf", name=measuring.figures(jobs.config)),
     localrule: True
 
 

@@ -127,6 +127,8 @@ def after(jobs: Jobs, stage: str, *having: str) -> Jobs:
 
 
 CURVES = {("training_curves",)}
+#: What the measures beside the paper's add at the end, however few jobs there are.
+MORE = {("later_claims",), ("report",)}
 MLP, WRN = "mlp8", "wrn-10-1"
 #: name → (the change, the stale jobs out of all jobs of the changed workflow).
 MATRIX: dict[str, tuple[Change, Callable[[Jobs], Jobs]]] = {
@@ -233,7 +235,7 @@ MATRIX: dict[str, tuple[Change, Callable[[Jobs], Jobs]]] = {
     ),
     "the measures beside the paper's": (
         key("measures", {"replicates": 20, "examples": True, "geometry": True}),
-        lambda jobs: of(jobs, "measure_outputs", "measure_features", "measure_table", "report"),
+        lambda jobs: of(jobs, "measure_outputs", "measure_features", "measure_table", "beside_figure") | MORE,
     ),
     "every layer of one more network": (
         of_block(0, layers="all"),

@@ -115,6 +115,8 @@ rule report:
         claims=f"{CLAIMS}/claims.json",
         published=f"{CLAIMS}/published.json",
         choices=[f"{CLAIMS}/choices.json"] if jobs.config["choices"] else [],
+        later=[f"{CLAIMS}/later.json"] if measuring.judged(jobs.config) else [],
+        beside=expand(f"{FIGURES}/{{name}}.json", name=measuring.figures(jobs.config)),
         figures=expand(f"{FIGURES}/figure{{figure}}.json", figure=range(1, 8)),
         training=f"{FIGURES}/training.json",
         measures=f"{MEASURES}/measures.json",
@@ -149,4 +151,4 @@ rule report:
         spec=jobs.told("report"),
     shell:
         "python {resources.scripts:q}/report.py --spec {params.spec:q} --output {output.manifest:q}"
-        " --choices {input.choices:q} --overlays={resources.overlays:q} --threads {threads} --log {log:q}"
+        " --choices {input.choices:q} --later {input.later:q} --beside {input.beside:q} --overlays={resources.overlays:q} --threads {threads} --log {log:q}"

@@ -35,6 +35,11 @@ def judged(config: Mapping[str, Any]) -> list[str]:
     return [name for name in switched_on(config) if MEASURES[name].get("judged")]
 
 
+def figures(config: Mapping[str, Any]) -> dict[str, str]:
+    """Return the figures of the measures that are switched on, each with its measure."""
+    return {name: measure for measure in switched_on(config) for name in MEASURES[measure].get("figures", [])}
+
+
 def rule(measure: str) -> str:
     """Return the rule that makes the parts of a measure."""
     return f"measure_{MEASURES[measure]['reads']}"

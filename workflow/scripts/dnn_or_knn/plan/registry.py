@@ -196,17 +196,19 @@ READ_OFF = ("k", "k_sweep", "predict")
 
 #: name → module in `atlas/`, and what it reads: "outputs", what the network and the probes of a run said; "features", those of
 #: one shard too, before they go; "weights", those that a run kept. `measures.<name>` of the configuration switches it on.
-#: `judged`: the later claims are judged on it.
+#: `judged`: the later claims are judged on it. `figures`: modules in `figures/` that show it.
 MEASURES: dict[str, Entry] = {
     "examples": {
         "module": "examples",
         "reads": "outputs",
         "judged": True,
+        "figures": ["depth", "extremes"],
         "description": "Measure every image: prediction depth, step learned, forgetting, cartography, EL2N (docs/atlas.md).",
     },
     "geometry": {
         "module": "geometry",
         "reads": "features",
+        "figures": ["geometry"],
         "description": "Measure every probed layer: intrinsic dimension, neural collapse, CKA (docs/atlas.md). Features that are gone are extracted again for it.",
     },
 }

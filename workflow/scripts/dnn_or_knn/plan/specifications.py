@@ -44,6 +44,7 @@ MANIFESTS = {
     "report": "report",
     **{f"measure_{reads}": f"{RUN}/measures/{{measure}}/{{part}}" for reads in ("outputs", "features", "weights")},
     "measure_table": "measures/{measure}",
+    "beside_figure": "figures/{beside}",
 }
 
 
@@ -108,6 +109,7 @@ class Jobs:
             "labels": {run.labels for run in self.experiment.runs.values()},
             "probe": self.probes,
             "measure": MEASURES,
+            "beside": {name for entry in MEASURES.values() for name in entry.get("figures", [])},
         }
         alternatives = {name: "|".join(map(re.escape, sorted(words))) for name, words in names.items()}
         return alternatives | {"seed": r"\d+", "shard": SHARD, "part": f"{atlas.WHOLE}|{SHARD}"}
@@ -124,7 +126,7 @@ class Jobs:
 
     def _spelled_out(self) -> Iterator[tuple[str, dict[str, str]]]:
         runs = self.experiment.runs.values()
-        yield from (("prepare", {"dataset": name}) for name in dict.fromkeys(run.dataset for run in runs))
+        yield from (("prepare", {"dataset": name}) for name in self.stored())
         for dataset, labels, seed in dict.fromkeys((run.dataset, run.labels, run.seed) for run in runs):
             yield "labels", {"dataset": dataset, "labels": labels, "seed": str(seed)}
         for run in runs:
@@ -137,6 +139,7 @@ class Jobs:
             yield from atlas.spelled_out(self, run, of_run)
         yield from (("measure_table", {"measure": name}) for name in atlas.switched_on(self.config))
         yield from (("figure", {"figure": str(number)}) for number in range(1, 8))
+        yield from (("beside_figure", {"beside": name}) for name in atlas.figures(self.config))
         ends = (
             "collect",
             "training_curves",
@@ -294,6 +297,22 @@ class Jobs:
             **self._runs_of(number),
             **more,
         )
+
+    def beside_figure(self, wildcards: Wildcards) -> str:
+        """One figure of a measure beside the paper's, and its look."""
+        name = wildcards["beside"]
+        return specification(
+            "beside_figure.py",
+            f"figures/{name}",
+            figure=name,
+            measure=atlas.figures(self.config)[name],
+            datasets=self.stored(),
+            style=self.config["figures"]["style"],
+        )
+
+    def stored(self) -> list[str]:
+        """Return the data sets of the experiment's runs."""
+        return list(dict.fromkeys(run.dataset for run in self.experiment.runs.values()))
 
     def training_curves(self, _wildcards: Wildcards) -> str:
         """The training curves of all runs."""

@@ -36,6 +36,7 @@ KEYS = {
     "collect.py": ("runs",),
     "measure.py": ("measure", "module", "run", "shards", "probes", "knn"),
     "measure_table.py": ("measure", "parts"),
+    "beside_figure.py": ("figure", "measure", "datasets"),
     "training_curves.py": ("runs",),
     "figure.py": ("figure", "architectures", "datasets", "labels", "probes", "missing"),
     "claims.py": ("claims", "architectures", "datasets", "labels", "architecture", "probes"),

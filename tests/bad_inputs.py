@@ -136,6 +136,9 @@ TOGETHER = {
     "probes: {knn: {k_max: 1500}}": "1500 neighbours",
     "probes: {knn: {k: 40}}": "k_max = 30",
     "probes: {knn: {k_sweep: [31]}}": "k_max = 30",
+    "probes: {knn: {vote: {weights: softmax}}}": "metric: cosine",
+    "probes: {knn: {vote: {temperature: 0.1}}}": "weights",
+    "probes: {knn: {vote: {weights: softmax, temperature: 0}}}": "temperature",
     BLOCK % "subset: {draw: first, count: 31}"
     + "probes: {knn: {k_max: 31}}\ntraining: {batch_size: 10}": "31 neighbours",
     BLOCK % "subset: {draw: first, count: 20}" + "training: {batch_size: 10}": "30 neighbours",

@@ -11,7 +11,7 @@ from dnn_or_knn.runtime import command_line
 
 EPILOG = """
 Specification: {"figure": "depth", "measure": "examples", "datasets": ["mnist"]}: the module of dnn_or_knn/figures that draws it, the
-measure whose table it shows, and the data sets of --store in their order; optional "style".
+measure whose table it shows, and the data sets of --store in their order; optional "style" and "titles".
 """
 
 
@@ -19,10 +19,11 @@ def main(args: argparse.Namespace) -> None:
     """Write PDF, PNG and CSV, and last the manifest with caption and alternative text."""
     from dnn_or_knn.atlas import tables
     from dnn_or_knn.data import store
-    from dnn_or_knn.figures import style
+    from dnn_or_knn.figures import style, words
     from dnn_or_knn.runtime import results
 
     spec = args.spec
+    words.TITLES.update(spec.get("titles", {}))
     module = importlib.import_module(f"dnn_or_knn.figures.{spec['figure']}")
     results.read(args.measure)
     stores = {name: store.load_store(path) for name, path in zip(spec["datasets"], args.store, strict=True)}

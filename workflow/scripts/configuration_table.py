@@ -9,7 +9,7 @@ import json
 from collections.abc import Iterator
 from typing import Any
 
-from dnn_or_knn.plan.registry import ARCHITECTURES, DATASETS, PROBES
+from dnn_or_knn.plan.registry import ANY_DATASET, ARCHITECTURES, DATASETS, LOADERS, PROBES
 from dnn_or_knn.plan.schema import load_schema
 
 HEAD = """# Configuration
@@ -63,6 +63,10 @@ def main() -> None:
     schema = load_schema()
     definitions = schema["$defs"]
     parts = [HEAD, table(rows(schema, definitions))]
+    parts.append("\n## Own data sets\n\nOptions of every data set:\n")
+    parts.append(table(rows({"properties": ANY_DATASET}, {})))
+    for name, entry in LOADERS.items():
+        parts.append(f"\n### `loader: {name}`\n\n" + table(rows({"properties": entry["options"]}, {})))
     for title, registry in (("Data sets", DATASETS), ("Architectures", ARCHITECTURES), ("Probes", PROBES)):
         parts.append(f"\n## {title}\n")
         for name, entry in registry.items():

@@ -13,7 +13,8 @@ from dnn_or_knn.runtime import command_line, files
 EPILOG = """
 Specification: {"figure": 1, "architectures": ["mlp640", "lenet", "wrn-28-10"], "datasets": ["mnist"], "labels":
 ["true-labels"], "probes": ["knn", "svm", "lr"], "missing": []}: the runs that it shows (one architecture from figure 4
-on; figure 4 takes two label sets, "input_layer" and "published" too); optional "style". A figure whose runs are missing
+on; figure 4 takes two label sets, "input_layer" and "published" too); optional "style" and "titles" (name → what figures
+call it). A figure whose runs are missing
 says so and is no error.
 """
 FIGURES = range(1, 8)
@@ -27,6 +28,7 @@ def main(args: argparse.Namespace) -> None:
 
     spec = args.spec
     check(spec)
+    words.TITLES.update(spec.get("titles", {}))
     layout = importlib.import_module(f"dnn_or_knn.figures.figure{spec['figure']}").layout(spec)
     look = style.style(spec)
     points = probe_points(args.training)

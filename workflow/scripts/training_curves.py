@@ -9,7 +9,7 @@ from pathlib import Path
 from dnn_or_knn.runtime import command_line
 
 EPILOG = """
-Specification: {"runs": ["digits/lenet/true-labels/seed0", ...]}, in the order of their manifests; optional "style".
+Specification: {"runs": ["digits/lenet/true-labels/seed0", ...]}, in the order of their manifests; optional "style" and "titles".
 """
 
 
@@ -20,6 +20,7 @@ def main(args: argparse.Namespace) -> None:
 
     runs = args.spec.get("runs", [])
     look = style.style(args.spec)
+    words.TITLES.update(args.spec.get("titles", {}))
     manifests = results.of_runs(runs, args.training)
     for manifest in args.training:
         results.read(manifest, ["history.csv"])

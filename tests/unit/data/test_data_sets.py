@@ -453,12 +453,23 @@ def test_nothing_is_unpickled_before_it_is_checked(root: Path, tmp_path: Path) -
     assert marker.exists(), "the bomb would have gone off"
 
 
-def test_unpacked_files_without_a_known_checksum_need_their_archive(
+def test_unpacked_files_without_a_known_checksum_are_held_against_their_head(
     root: Path, server: tiny.Server, monkeypatch: pytest.MonkeyPatch
 ) -> None:
+    """As Fashion-MNIST's and KMNIST's are, unless their archives lie beside them."""
     monkeypatch.setattr(downloads, "UNPACKED", {})
-    assert "cannot be checked: torchvision's checksum" in refused("mnist", root)
+    assert_whole("mnist", load_tiny("mnist", root))
     members, packed = tiny.mnist_files()
+    file, content = root / MEMBER["mnist"], members[MEMBER["mnist"]]
+    for wrong, word in (
+        (content[:-1], "truncated"),
+        (content + b"x", "corrupt"),
+        (b"PK" + content[2:], "corrupt"),
+        (b"", "corrupt"),
+    ):
+        file.write_bytes(wrong)
+        assert f"{MEMBER['mnist']} is {word}" in refused("mnist", root)
+    file.write_bytes(content)
     tiny.put(root, packed)
     assert_whole("mnist", load_tiny("mnist", root))
     (root / MEMBER["mnist"]).write_bytes(members[MEMBER["mnist"]][:-1])

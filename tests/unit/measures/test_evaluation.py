@@ -76,6 +76,7 @@ def _fits(run: Path, shard: dict[str, Any], layers: list[str], rng: np.random.Ge
                 for split, count in (("train", TRAIN), ("test", TEST)):
                     if options["kind"] == "knn":
                         arrays[f"{split}_neighbours"] = rng.integers(0, TRAIN, (count, 5)).astype(np.int32)
+                        arrays[f"{split}_distances"] = np.sort(rng.random((count, 5)))
                     else:
                         arrays[f"{split}_probabilities"] = rng.dirichlet(np.ones(CLASSES), count).astype(np.float32)
                         arrays[f"{split}_decision"] = rng.integers(0, CLASSES, count).astype(np.int16)
@@ -208,6 +209,22 @@ def test_damaged_input_is_one_sentence_and_leaves_nothing(results, damage):
     done = measure(results)
     assert done.returncode == 2 and expected in done.stderr and "Traceback" not in done.stderr
     assert not (run / "measures").exists()
+
+
+def test_votes_by_similarity_are_read_off_for_each_k(results):
+    vote = {"kind": "knn", "k": 5, "k_sweep": [3], "vote": {"weights": "softmax", "temperature": 0.2}}
+    assert measure(results, probes={"knn": vote}).returncode == 0
+    table = tables.read(results / "toy/mlp4/true-labels/seed0/measures").query("step == 0 and split == 'test'")
+    with np.load(
+        results / "toy/mlp4/true-labels/seed0/probes/knn/steps000000-000010/step000000_embedding.npz"
+    ) as arrays:
+        neighbours, distances = arrays["test_neighbours"], arrays["test_distances"]
+    truth = {split: np.load(results / f"toy/store/{split}_labels.npy") for split in ("train", "test")}
+    for model, k in (("knn", 5), ("knn-k3", 3)):
+        one_hot = np.eye(CLASSES)[truth["train"][neighbours[:, :k]]]
+        answers = (np.exp(-distances[:, :k, None] / 0.2) * one_hot).sum(axis=1).argmax(axis=1)
+        measured = table.loc[table.model == model, "accuracy"].item()
+        assert measured == pytest.approx(np.mean(answers == truth["test"]))
 
 
 def test_more_neighbours_than_kept_is_refused(results):

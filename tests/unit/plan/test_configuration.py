@@ -269,3 +269,30 @@ def test_a_mistake_is_said_of_the_last_file_that_holds_its_key() -> None:
     assert with_source("config: seeds[0] is -1", sources).startswith("config.yaml: seeds[0]")
     assert with_source("config: unknown key 'featurs' in keep", sources).startswith("mine.yaml: unknown")
     assert with_source("config: two blocks", {}) == "config: two blocks"
+
+
+def test_votes_by_similarity_are_told_to_the_measures_alone() -> None:
+    """Without them a specification is what it was; a choice may have them too, with the default temperature."""
+    plain = Jobs(runs.create(PAPER))
+    knn = {"metric": "cosine", "k": 20, "k_max": 200, "k_sweep": [10, 100, 200]}
+    alike = Jobs(runs.create(merge(PAPER, {"probes": {"knn": {"vote": {"weights": "uniform"}}}})))
+    assert [task.spec for task in alike.tasks] == [task.spec for task in plain.tasks]
+    vote = {"weights": "softmax", "temperature": 0.1}
+    asked = Jobs(runs.create(merge(PAPER, {"probes": {"knn": knn | {"vote": vote}}})))
+    spec = next(json.loads(task.spec) for task in asked.tasks if task.rule == "measures")
+    assert spec["probes"]["knn"] == {
+        "kind": "knn",
+        "predict": "decision",
+        "k": 20,
+        "k_sweep": [10, 100, 200],
+        "vote": vote,
+    }
+    assert "dnn_or_knn/measures/weighted_votes.py" in spec["code"]["files"]
+    without = Jobs(runs.create(merge(PAPER, {"probes": {"knn": knn}})))
+    fits = [[task.spec for task in jobs.tasks if task.rule == "probe"] for jobs in (asked, without)]
+    assert fits[0] == fits[1]
+    choice = {"choices": {"peers": {"probes": {"knn": knn | {"vote": {"weights": "softmax"}}}}}}
+    spec = next(
+        json.loads(task.spec) for task in Jobs(runs.create(merge(PAPER, choice))).tasks if task.rule == "measures"
+    )
+    assert spec["probes"]["knn--peers"]["vote"]["temperature"] == 0.07 and "vote" not in spec["probes"]["knn"]

@@ -45,10 +45,10 @@ def test_a_data_set_has_as_many_images_as_the_registry_says(tmp_path) -> None:
     for fraction in (0.2, 0.31):
         options = {"test_fraction": fraction, "split_seed": 0}
         made = digits.load(options, tmp_path, False)
-        assert train_images("digits", options) == len(made.train_images)
+        assert train_images(DATASETS["digits"], options) == len(made.train_images)
     made = bundled.load(DATASETS["fashion14"], tmp_path, False)
     assert DATASETS["fashion14"]["images"] == [len(made.train_images), len(np.unique(made.test_images, axis=0))]
-    assert train_images("mnist", {}) == 60_000 and train_images("cifar100", {}) == 50_000
+    assert train_images(DATASETS["mnist"], {}) == 60_000 and train_images(DATASETS["cifar100"], {}) == 50_000
 
 
 def test_a_folder_or_a_gpu_that_is_not_here_is_refused(tmp_path, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -8,7 +8,7 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
-from dnn_or_knn.probes.logistic import run
+from dnn_or_knn.probes.logistic import exact, run
 from dnn_or_knn.probes.solvers import multinomial, softmax_problem
 from dnn_or_knn.probes.solvers.l1_logistic import evaluate, fit_lasso
 from dnn_or_knn.probes.solvers.multinomial import fit_softmax
@@ -179,6 +179,35 @@ def test_certificates_are_true_at_every_scale(
     signs = np.where(two, 1.0, -1.0)
     sparse = fit_lasso(torch.tensor(x), torch.tensor(signs), C=C)
     assert true_l1_gap(x, signs, np.append(sparse.weights.numpy(), sparse.intercept), C) <= 1.1 * max(sparse.gap, 1e-8)
+
+
+@settings(max_examples=10, deadline=None)
+@given(
+    seed=st.integers(0, 10**6),
+    distance=st.sampled_from([0.0, 1.0]),
+    size=st.integers(-3, 4),
+    offset=st.sampled_from([0.0, 100.0]),
+    C=st.sampled_from([0.01, 1.0, 100.0]),
+)
+def test_fewer_points_than_dimensions_keep_their_certificate(
+    seed: int, distance: float, size: int, offset: float, C: float
+) -> None:
+    """Fitted in the span of the points, certified here in all dimensions."""
+    random = np.random.default_rng(seed)
+    labels = np.arange(30) % 3
+    x = 10.0**size * (distance * random.normal(size=(3, 50))[labels] + random.normal(size=(30, 50)) + offset)
+    told = {"penalty": "l2", "C": C, "tolerance": 1e-6}
+    model = exact(torch.tensor(x), torch.tensor(labels), 3, multiclass="multinomial", **told)
+    assert model.weights.shape == (50, 3)
+    assert model.gap <= 1e-6
+    assert true_gap(x, labels, model.weights.numpy(), model.intercepts.numpy(), C) <= 1.1e-6
+    each = exact(torch.tensor(x), torch.tensor(labels), 3, multiclass="ovr", **told)
+    assert each.gap <= 1e-6
+    for c in range(3):
+        two, biases = (
+            torch.stack([-values[c], values[c]], -1).numpy() / 2 for values in (each.weights.T, each.intercepts)
+        )
+        assert true_gap(x, (labels == c).astype(int), two, biases, C / 2) <= 1.1e-6
 
 
 @pytest.mark.parametrize("seed", [0, 3, 18])

@@ -13,7 +13,7 @@ from dnn_or_knn.probes import svm
 from dnn_or_knn.probes.common import ProbeResult
 from dnn_or_knn.probes.solvers import libsvm, platt
 from dnn_or_knn.probes.solvers import svm as solver
-from dnn_or_knn.probes.solvers.svm_problem import Problems, Solution, certificate
+from dnn_or_knn.probes.solvers.svm_problem import Problems, Solution, certificate, few_points
 from dnn_or_knn.runtime.errors import UserError
 from dnn_or_knn.seeds import generator
 from hypothesis import example, given, settings
@@ -522,6 +522,45 @@ def test_gaps_are_those_of_the_weights_at_every_scale(
     assert (true <= 1.05 * found.gap.numpy() + 1e-8).all(), (true, found.gap)
     # Where 1e-6 is out of reach of float64, the gap says so.
     assert float(found.gap.max()) <= (1e-6 if offset == 0 else 1e-4)
+
+
+@settings(deadline=None, max_examples=25)
+@given(
+    st.integers(0, 10**6),
+    st.sampled_from([(20, 30), (40, 41)]),
+    st.sampled_from([0.01, 1.0, 100.0, 3000.0]),
+    st.sampled_from([0.0, 0.5, 10.0]),
+    st.sampled_from([0.0, 1e6]),
+    st.sampled_from([1e-3, 1.0, 1e3]),
+)
+def test_few_points_are_fitted_by_their_kernel_at_every_scale(
+    seed: int, shape: tuple[int, int], scale: float, distance: float, offset: float, C: float
+) -> None:
+    """Over all points and without some of them, two of them equal: the gaps are true, and the optimum is the other engines'."""
+    random = np.random.default_rng(seed)
+    labels = np.arange(shape[0]) % 4
+    features = scale * (distance * random.normal(size=(4, shape[1]))[labels] + random.normal(size=shape)) + offset
+    features[5] = features[4]
+    mean = torch.as_tensor(features.mean(0))
+    points = torch.cat([torch.as_tensor(features) - mean, torch.ones(shape[0], 1).double()], 1)
+    signs = torch.as_tensor(np.where(labels == np.arange(4)[:, None], 1.0, -1.0) * (random.random((4, shape[0])) < 0.8))
+    signs[:, :4] = 2 * torch.eye(4).double() - 1
+    plain = Problems(points, signs, C, True, mean)
+    problems = replace(plain, kernel=few_points(points, mean, C))
+    found = solver.solve(problems)
+    assert (true_gaps(problems, found) <= 1.05 * found.gap.numpy() + 1e-8).all()
+    assert float(found.gap.max()) <= (1e-6 if offset == 0 else 1e-4)
+    if offset == 0:
+        torch.testing.assert_close(found.objective, solver.solve(plain).objective, rtol=2e-6, atol=0)
+
+
+@pytest.mark.parametrize("distance", [0.0, 0.5])
+def test_few_points_need_their_kernel_alone(distance: float, monkeypatch: pytest.MonkeyPatch) -> None:
+    """At the scale of features no other engine mends what the pivots leave."""
+    train, labels = blobs(60, 80, 4, distance=distance)
+    for other in ("newton", "interior_point"):
+        monkeypatch.setattr(solver, other, None)
+    check(fit(train, labels), 4)
 
 
 @pytest.mark.parametrize("seed", range(4, 9))

@@ -111,6 +111,17 @@ def test_a_module_loaded_by_name_counts_where_it_is_named(scripts: Path) -> None
     assert digest("stage.py", "dnn_or_knn/unrelated.py") != before
 
 
+def test_an_edit_that_only_opens_a_door_counts_as_none(scripts: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    before, file = digest("stage.py"), scripts / "dnn_or_knn/deep.py"
+    old = code_digest._meaning(file)[0]
+    file.write_text("def f(x, more=None):\n    return more(x) if more else x\n")
+    assert digest("stage.py") != before
+    monkeypatch.setattr(code_digest, "SAME", {code_digest._meaning(file)[0]: old})
+    assert digest("stage.py") == before
+    file.write_text("def f(x, more=None):\n    return more(x) if more else x + 1\n")
+    assert digest("stage.py") != before
+
+
 def test_each_stage_has_its_own_code() -> None:
     """Probes do not run the networks' code, training does not run the figures'."""
     seen = {stage: set(code_digest.code_files(f"{stage}.py")) for stage in ("train", "probe", "figure", "measures")}

@@ -12,6 +12,7 @@ import errno
 import gzip
 import hashlib
 import http.client
+import math
 import os
 import shutil
 import socket
@@ -132,12 +133,7 @@ def _fault(root: Path, archive: Archive) -> str | None:
         path = root / name
         if path.exists():
             md5 = known or (_md5_unpacked(packed) if packed.exists() else None)
-            if md5 is None:
-                return (
-                    f"{path} cannot be checked: torchvision's checksum (MD5 {archive.md5}) is that of {packed.name}, "
-                    "which is not beside it"
-                )
-            if fault := _differs(path, md5):
+            if fault := _differs(path, md5) if md5 else _not_idx(path):
                 return fault
         elif not packed.exists():
             return f"{path} is missing (expected MD5 {known or archive.md5}, found neither it nor {packed})"
@@ -154,6 +150,20 @@ def _differs(path: Path, md5: str) -> str | None:
     with open(path, "rb") as file:
         digest = _md5(file)
     return None if digest == md5 else f"{path} is corrupt: expected MD5 {md5}, found {digest} ({found} bytes)"
+
+
+def _not_idx(path: Path) -> str | None:
+    """Return how an unpacked file of MNIST's layout, whose MD5 torchvision does not know, differs from what its head says."""
+    with open(path, "rb") as file:
+        head = file.read(16)
+    axes = head[3] if head[:3] == b"\0\0\x08" else 0
+    if axes not in (1, 3) or len(head) < 4 + 4 * axes:
+        return f"{path} is corrupt: it does not start as MNIST's files do"
+    lengths = [int.from_bytes(head[4 + 4 * axis : 8 + 4 * axis], "big") for axis in range(axes)]
+    expected, found = 4 + 4 * axes + math.prod(lengths), path.stat().st_size
+    if found == expected:
+        return None
+    return f"{path} is {'truncated' if found < expected else 'corrupt'}: expected {expected} bytes by its head, found {found} bytes"
 
 
 def _md5(file: IO[bytes] | gzip.GzipFile) -> str:

@@ -110,10 +110,11 @@ def forward_function(network: nn.Module, names: Sequence[str], *, device: torch.
     precision: what `numerics.set_precision` returned.
     """
     only_embedding = set(names) <= {"embedding"}
+    prepare = getattr(network, "standardize", standardize)
     dtype = numerics.dtype(precision)
 
     def forward(images: torch.Tensor) -> dict[str, torch.Tensor]:
-        x = standardize(images, dtype)
+        x = prepare(images, dtype)
         with numerics.autocast(precision, device):
             pooled = {"embedding": network.embed(x)} if only_embedding else network.activations(x)  # type: ignore[operator]
         made = {name: pooled[name] for name in names}
@@ -255,6 +256,8 @@ def extract(job: Job, *, device: torch.device) -> dict[str, Any]:
 
 
 def _resident(pixels: np.ndarray, device: torch.device) -> torch.Tensor:
+    if hasattr(pixels, "on"):  # they stay on disk
+        return pixels.on(device)
     return torch.from_numpy(pixels).to(device).contiguous(memory_format=torch.channels_last)
 
 
@@ -302,7 +305,8 @@ def _flop(network: nn.Module, pixels: np.ndarray) -> float:
     from torch.utils.flop_counter import FlopCounterMode
 
     with torch.no_grad(), FlopCounterMode(display=False) as counter:
-        network.eval()(standardize(torch.from_numpy(np.array(pixels[:1])), torch.float32))
+        prepare = getattr(network, "standardize", standardize)
+        network.eval()(prepare(torch.from_numpy(np.array(pixels[:1])), torch.float32))
     return float(counter.get_total_flops())
 
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import argparse
+import importlib
 import os
 from collections.abc import Mapping
 from pathlib import Path
@@ -22,7 +23,7 @@ def run(args: argparse.Namespace) -> None:
     spec = args.spec
     device = gpus.resolve(args.device)
     precision = numerics.set_precision(spec["precision"], device)
-    store, splits = images(args.store, args.labels)
+    store, splits = images(args.store, args.labels, stream=spec.get("stream", False))
     network = create(spec["network"], channels=store["channels"], size=store["size"], classes=store["classes"])
     kept = weights_of(args.training)
     how = extraction.arithmetic(network, splits, spec, kept=len(kept), device=device, precision=precision)
@@ -62,14 +63,21 @@ def run(args: argparse.Namespace) -> None:
         state.clear()
 
 
-def images(store: Path, labels: Path) -> tuple[dict[str, Any], dict[str, np.ndarray]]:
-    """Return the store's facts and the run's images: "train" and "test", uint8 (N, channels, size, size)."""
+#: What reads large images from disk, by name: a job that uses it says so in its specification.
+STREAMING = "dnn_or_knn.data.streaming"
+
+
+def images(store: Path, labels: Path, *, stream: bool = False) -> tuple[dict[str, Any], dict[str, np.ndarray]]:
+    """Return the store's facts and the run's images: "train" and "test", uint8 (N, channels, size, size); `stream`: on disk."""
     facts = results.read(store, ["train_images.npy", "test_images.npy"])
     results.read(labels, ["indices.npy"])
     train = files.read_npy(store.with_name("train_images.npy"), mmap=True)
     indices = files.read_npy(labels.with_name("indices.npy"))
     if len(indices) and not 0 <= indices.min() <= indices.max() < len(train):
         raise UserError(f"{labels} names images that {store} does not have; make the labels again")
+    if stream:
+        streamed, whole = importlib.import_module(STREAMING).Streamed, store.with_name("test_images.npy")
+        return facts, {"train": streamed(train, indices), "test": streamed(files.read_npy(whole, mmap=True))}
     test = np.array(files.read_npy(store.with_name("test_images.npy"), mmap=True))
     return facts, {"train": train[indices], "test": test}
 

@@ -16,6 +16,8 @@ DATASETS = {
     "digits": "Digits",
     "fashion14": "Fashion-14",
 }
+#: What the configuration calls data sets and networks; a figure's or page's program puts it here.
+TITLES: dict[str, str] = {}
 MODELS = {"dnn": "DNN", "knn": "k-NN", "svm": "SVM", "lr": "LR"}
 LABELS = {"true-labels": "True labels", "random-labels": "Random labels", "overfit": "Enforced overfitting"}
 #: What captions say of the zooms on the end of training, and of memorization.
@@ -27,11 +29,13 @@ MEMORIZATION = "Vertical line: memorization, the first evaluation at which the t
 
 def dataset_title(name: str) -> str:
     """Return the name of a data set as print shows it."""
-    return DATASETS.get(name, name)
+    return TITLES.get(name) or DATASETS.get(name, name)
 
 
 def architecture_title(name: str) -> str:
     """Return the name of an architecture as print shows it: WRN-28-10, LeNet, MLP-640."""
+    if name in TITLES:
+        return TITLES[name]
     known = {"lenet": "LeNet"}.get(name) or re.sub(r"^mlp-?(?=\d)", "MLP-", name)
     return known.upper() if known.startswith("wrn-") else known
 

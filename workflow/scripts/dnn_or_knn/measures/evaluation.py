@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import csv
+import importlib
 import re
 from collections.abc import Iterator
 from pathlib import Path
@@ -20,6 +21,8 @@ from .votes import vote_fractions
 SPLITS = ("train", "test")
 #: Measures that are fractions of the samples.
 FRACTIONS = ("accuracy", "p_same")
+#: The votes by similarity, by name: a job that uses them says so in its specification.
+WEIGHTED = "dnn_or_knn.measures.weighted_votes"
 #: An array for each split: its true labels, its logits, its replicates' counts.
 BySplit = dict[str, np.ndarray]
 #: A row of the table, and its measures with their replicates, (1 + B,) each.
@@ -146,6 +149,7 @@ def read_models(
         with np.load(path, allow_pickle=False) as arrays:
             if options["kind"] == "knn":
                 neighbours = arrays[f"{split}_neighbours"]
+                distances = arrays[f"{split}_distances"] if "vote" in options else None
             else:
                 probabilities, decision = arrays[f"{split}_probabilities"], arrays[f"{split}_decision"]
     except (OSError, ValueError, KeyError) as error:
@@ -162,6 +166,15 @@ def read_models(
         if k > neighbours.shape[1]:
             raise UserError(
                 f"{path} holds {neighbours.shape[1]} neighbours of each point, but k = {k}; raise k_max of {probe}"
+            )
+        if distances is not None:
+            fractions = importlib.import_module(WEIGHTED).fractions
+            return Model(
+                lambda rows: fractions(
+                    neighbours[rows, :k], distances[rows, :k], truth["train"], classes, options["vote"]["temperature"]
+                ),
+                None,
+                "probability",
             )
         return Model(lambda rows: vote_fractions(neighbours[rows, :k], truth["train"], classes), None, "probability")
 

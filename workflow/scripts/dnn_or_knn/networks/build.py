@@ -6,7 +6,8 @@ declares its own `probe_points` and has
 - `forward(x)`: logits (N, classes);
 - `embed(x)`: the embedding (N, d), the input of `classifier`, the last fully connected layer;
 - `activations(x)`: the pooled features (N, dimensions) at every probe point but `input`, by name, in order;
-- `initialize(generator)`: draws all weights.
+- `initialize(generator)`: draws all weights;
+- where it wants its input otherwise, `standardize(images, dtype)`, in the place of the function in `networks/input.py`.
 
 `x` is a batch of standardized images (N, channels, size, size), see `networks/input.py`. Logits, embeddings and pooled
 features are computed in float32 (float64 for a float64 network) even under bfloat16 autocast.

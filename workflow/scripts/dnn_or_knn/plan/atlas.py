@@ -12,8 +12,8 @@ from typing import TYPE_CHECKING, Any
 from .registry import MEASURES
 
 if TYPE_CHECKING:
+    from .measuring import Measuring
     from .runs import Run, Shard
-    from .specifications import Jobs
 
 Wildcards = Mapping[str, Any]
 #: The part of a measure that is one job a run.
@@ -50,7 +50,7 @@ def reading(reads: str) -> str:
     return "|".join(name for name, entry in MEASURES.items() if entry["reads"] == reads)
 
 
-def parts(jobs: Jobs, run: Run, measure: str) -> dict[str, list[Shard]]:
+def parts(jobs: Measuring, run: Run, measure: str) -> dict[str, list[Shard]]:
     """Return the parts in which a measure of a run is made, each with the shards that it reads."""
     shards, wanted = jobs.experiment.shards(run), MEASURES[measure]["reads"]
     if wanted != "features":
@@ -64,7 +64,7 @@ def _beside(shard: Shard, shards: list[Shard]) -> Iterator[Shard]:
         yield next(one for one in shards if one.layers == "embedding" and shard.steps[0] in one.steps)
 
 
-def spelled_out(jobs: Jobs, run: Run, of_run: dict[str, str]) -> Iterator[tuple[str, dict[str, str]]]:
+def spelled_out(jobs: Measuring, run: Run, of_run: dict[str, str]) -> Iterator[tuple[str, dict[str, str]]]:
     """Yield the jobs that measure a run: rule and wildcards."""
     for measure in switched_on(jobs.config):
         for part in parts(jobs, run, measure):
@@ -90,7 +90,7 @@ def probes(config: Mapping[str, Any], measure: str) -> list[str]:
     return [knn] if knn else []
 
 
-def reads(jobs: Jobs, wildcards: Wildcards, what: str) -> list[str]:
+def reads(jobs: Measuring, wildcards: Wildcards, what: str) -> list[str]:
     """Return what a measuring job reads of its run, as paths.
 
     Parameters
@@ -116,7 +116,7 @@ def reader(wildcards: Wildcards) -> str:
     return f"{wildcards['measure']}.{wildcards['part']}"
 
 
-def readers(jobs: Jobs, wildcards: Wildcards) -> list[str]:
+def readers(jobs: Measuring, wildcards: Wildcards) -> list[str]:
     """Return the measuring jobs that are to read the features of a shard."""
     run, shard = jobs.experiment.run(wildcards), wildcards["shard"]
     return [

@@ -13,6 +13,7 @@ from pathlib import Path
 from typing import Any
 
 from ..runtime.errors import UserError, nearest
+from . import datasets
 from .reading import readable
 from .registry import ARCHITECTURES, DATASETS, PROBES
 from .schema import SCHEMA_FILE, Schema, check, fill, load_schema, plain
@@ -48,9 +49,7 @@ def resolve(config: Mapping[str, Any]) -> dict[str, Any]:
     complete["data"]["root"] = _folder(complete["data"]["root"])
     _network_defaults(complete)
     for name, options in complete["datasets"].items():
-        if name not in DATASETS:
-            raise UserError(f"config: datasets names '{name}', which is not in the registry{nearest(name, DATASETS)}")
-        _options(options, DATASETS[name]["options"], f"datasets.{name}")
+        datasets.complete(name, options)
     for name, options in complete["architectures"].items():
         _options(options, architecture_entry(name)["options"], f"architectures.{name}")
     for name, options in complete["probes"].items():
@@ -162,10 +161,24 @@ def _probe(where: str, options: dict[str, Any]) -> None:
         raise UserError(
             f"config: {where} asks for k = {highest} but keeps k_max = {options['k_max']} neighbours; raise k_max"
         )
+    if weighted_vote(options) is None:
+        options.pop("vote", None)  # the paper's, and what a specification without it means
+    elif options["metric"] != "cosine":
+        raise UserError(
+            f"config: {where}.vote weighs neighbours by their cosines, but {where}.metric is {options['metric']}; set metric: cosine"
+        )
     if kind == "logistic" and options["penalty"] == "l1" and options["multiclass"] == "multinomial":
         raise UserError(
             f"config: {where}.penalty is l1, which goes with multiclass ovr alone, as in liblinear; set `multiclass: ovr`"
         )
+
+
+def weighted_vote(options: Mapping[str, Any]) -> dict[str, Any] | None:
+    """Return a probe's votes by similarity as measures are told them, None where all neighbours vote alike."""
+    vote = options.get("vote") or {}
+    if vote.get("weights", "uniform") == "uniform":
+        return None
+    return {"temperature": PROBES["knn"]["options"]["vote"]["properties"]["temperature"]["default"], **vote}
 
 
 def models(probes: Mapping[str, Mapping[str, Any]]) -> list[str]:

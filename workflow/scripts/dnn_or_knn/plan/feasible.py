@@ -6,9 +6,8 @@ from collections.abc import Iterable, Mapping
 from typing import Any
 
 from ..runtime.errors import UserError, nearest
-from . import atlas
+from . import atlas, datasets
 from .configuration import choice_probes
-from .registry import DATASETS
 from .schema import load_schema
 from .sizes import MOST_BYTES, parameters, probe_points, train_images, training_bytes
 
@@ -25,9 +24,15 @@ def refuse(config: Config, runs: Mapping[str, Any]) -> None:
     """
     probes = config["probes"] | choice_probes(config)
     for run in runs.values():
-        images = train_images(run.dataset, config["datasets"][run.dataset])
+        entry = datasets.entry(config, run.dataset)
+        images = train_images(entry, config["datasets"][run.dataset])
         points = _points(run, images)
-        _network(run, points)
+        if run.layers == "all" and datasets.streamed(entry) and config["layer_input"] == "pixels":
+            raise UserError(
+                f"config: layer_input is pixels, but {run.dataset} has images of {entry['size']} pixels a side, whose probe point "
+                "'input' would be too wide; set layer_input: mean"
+            )
+        _network(run, entry, points)
         if points is not None:
             _batch(run, points)
             for name, options in probes.items():
@@ -48,8 +53,8 @@ def _points(run: Any, images: int | None) -> int | None:
     return count if count is not None else images
 
 
-def _network(run: Any, points: int | None) -> None:
-    image, batch = DATASETS[run.dataset], run.training["batch_size"]
+def _network(run: Any, image: Mapping[str, Any], points: int | None) -> None:
+    batch = run.training["batch_size"]
     if training_bytes(run.network, image, 0) > MOST_BYTES:
         count = parameters(run.network, image) or 0
         raise UserError(

@@ -8,7 +8,7 @@ from collections.abc import Mapping
 from typing import Any
 
 from ..runtime.errors import UserError
-from .registry import DATASETS
+from . import datasets
 
 
 def local_gpus() -> int:
@@ -31,7 +31,7 @@ def refuse(config: Mapping[str, Any], runs: Mapping[str, Any], *, local: bool) -
         raise UserError(
             "config: device is 'cuda', but this machine shows no GPU; set device: auto, or name a cluster's --profile"
         )
-    read = [run.dataset for run in runs.values() if DATASETS[run.dataset]["loader"] == "torchvision"]
+    read = [run.dataset for run in runs.values() if datasets.entry(config, run.dataset)["loader"] == "torchvision"]
     root, download = config["data"]["root"], config["data"]["download"]
     if not read or (os.path.isdir(root) and os.access(root, os.R_OK | os.X_OK)):
         return

@@ -90,6 +90,94 @@ DATASETS: dict[str, Entry] = {
     },
 }
 
+
+def _optional(kind: str, description: str, **more: Any) -> Entry:
+    """An option that may be left out, and stands in no specification then."""
+    return {"type": [kind, "null"], "default": None, "description": description, **more}
+
+
+_COLOURS = {"items": {"type": "number"}, "minItems": 1, "maxItems": 3}
+#: Options of every data set.
+ANY_DATASET: Entry = {
+    "title": _optional("string", "Its name in figures and on the page."),
+    "mean": _optional(
+        "array",
+        "Mean of each channel, of pixels from 0 to 1, with `std`: networks see (pixel − mean) / std, not images standardized one by one.",
+        **_COLOURS,
+    ),
+    "std": _optional("array", "Standard deviation of each channel.", **_COLOURS),
+}
+
+_ROOT = {"type": "string", "minLength": 1}
+_CLASSES = _number("Classes; labels go from 0 to one less.", 10, minimum=1)
+_SPLIT: Entry = {
+    "test_fraction": _number(
+        "Share of each class that is the test set, where there is no test folder.",
+        0.2,
+        exclusiveMinimum=0,
+        exclusiveMaximum=1,
+    ),
+    "split_seed": _number("Seed of that split.", 0, minimum=0),
+}
+#: loader → the options of a data set of your own that has `loader: <loader>` in the configuration (docs/your-own-data.md).
+LOADERS: dict[str, Entry] = {
+    "folder": {
+        "options": {
+            "root": _ROOT
+            | {
+                "description": "Folder with one folder of pictures a class, or with `train` and `test` (or `val`) that have."
+            },
+            "size": {
+                "type": "integer",
+                "minimum": 1,
+                "maximum": 4096,
+                "description": "Pictures become size × size pixels.",
+            },
+            "resize": _optional(
+                "integer",
+                "The shorter side is resized to it, then the middle is cut out; null: to `size`.",
+                minimum=1,
+                maximum=8192,
+            ),
+            "channels": _choice("Colours, or grey.", 3, 1),
+            "classes": _optional("integer", "Number of classes; null: the folders are counted.", minimum=1),
+            **_SPLIT,
+        },
+        "required": ["root", "size"],
+    },
+    "npz": {
+        "options": {
+            "root": _ROOT
+            | {
+                "description": "An .npz file with `train_images`, `train_labels`, `test_images`, `test_labels` (or `x_train`, `y_train`, …); "
+                "images uint8 (N, size, size), (N, size, size, channels) or (N, channels, size, size); optional `class_names`."
+            },
+            "size": {"type": "integer", "minimum": 1, "maximum": 4096, "description": "Pixels of a side."},
+            "channels": _choice("Colours, or grey.", 3, 1),
+            "classes": _CLASSES,
+        },
+        "required": ["root", "size", "classes"],
+    },
+    "torchvision": {
+        "options": {
+            "class": {
+                "enum": ["MNIST", "FashionMNIST", "KMNIST", "CIFAR10", "CIFAR100"],
+                "description": "The class in torchvision.datasets; its files are looked for below `data.root`.",
+            },
+        },
+        "required": ["class"],
+    },
+}
+#: torchvision's class → what its images are.
+TORCHVISION: dict[str, Entry] = {
+    **{
+        name: {"images": [60000, 10000], "channels": 1, "size": 28, "classes": 10}
+        for name in ("MNIST", "FashionMNIST", "KMNIST")
+    },
+    "CIFAR10": {"images": [50000, 10000], "channels": 3, "size": 32, "classes": 10},
+    "CIFAR100": {"images": [50000, 10000], "channels": 3, "size": 32, "classes": 100},
+}
+
 _ANY_NETWORK: Entry = {
     "initialization": _choice("Distribution of the initial weights.", "he", "glorot", "authors"),
     "normalize_embedding": _choice("L2-normalise the embedding before the last layer.", False, True),
@@ -163,6 +251,17 @@ PROBES: dict[str, Entry] = {
                 "default": [],
                 "description": "Further k, measured beside `k` under names such as `knn-k5`.",
             },
+            "vote": {
+                "type": ["object", "null"],
+                "additionalProperties": False,
+                "required": ["weights"],
+                "default": None,
+                "description": "How neighbours vote: null, all alike; or by their similarity (`metric: cosine` alone), read off like `k` (docs/protocols.md).",
+                "properties": {
+                    "weights": _choice("All alike, or softmax(cosine / temperature).", "uniform", "softmax"),
+                    "temperature": _number("Divides the cosines.", 0.07, exclusiveMinimum=0),
+                },
+            },
             "chunk_mib": _number("Memory of the search beside its inputs, in MiB.", 256, minimum=1, maximum=1_000_000),
             "backend": _choice("This project's search, scikit-learn's, or faiss's.", "exact", "reference", "faiss"),
         },
@@ -192,7 +291,7 @@ PROBES: dict[str, Entry] = {
 }
 
 #: Options of a probe that are read off its outputs by the measures and do not belong to the fit.
-READ_OFF = ("k", "k_sweep", "predict")
+READ_OFF = ("k", "k_sweep", "vote", "predict")
 
 #: name → module in `atlas/`, and what it reads: "outputs", what the network and the probes of a run said; "features", those of
 #: one shard too, before they go; "weights", those that a run kept. `measures.<name>` of the configuration switches it on.

@@ -8,9 +8,9 @@ from functools import cached_property
 from typing import Any
 
 from ..runtime.errors import UserError, nearest
+from . import datasets
 from .configuration import architecture_entry, resolve
 from .feasible import refuse
-from .registry import DATASETS
 
 
 @dataclass(frozen=True)
@@ -117,11 +117,11 @@ def _spell_out(config: dict[str, Any]) -> Iterator[Run]:
     for position, block in enumerate(config["runs"] + config["more_runs"]):
         for architecture in block["architectures"]:
             for dataset in block["datasets"]:
-                subset = block["subset"]
-                if subset and subset["draw"] == "balanced" and subset["count"] < DATASETS[dataset]["classes"]:
+                subset, classes = block["subset"], datasets.entry(config, dataset)["classes"]
+                if subset and subset["draw"] == "balanced" and subset["count"] < classes:
                     raise UserError(
                         f"config: runs[{position}].subset.count is {subset['count']}, fewer than the "
-                        f"{DATASETS[dataset]['classes']} classes of {dataset}; a balanced draw needs one of each"
+                        f"{classes} classes of {dataset}; a balanced draw needs one of each"
                     )
                 for seed in block["seeds"]:
                     yield Run(
@@ -136,14 +136,27 @@ def _spell_out(config: dict[str, Any]) -> Iterator[Run]:
                         weights_every=config["keep"]["weights_every"],
                         layers=block["layers"],
                         training=block["training"],
-                        network=network(config, architecture),
+                        network=network(config, architecture, dataset),
                     )
 
 
-def network(config: Mapping[str, Any], architecture: str) -> dict[str, Any]:
-    """Return the network's part of a specification: module, integers of the name, options."""
+def network(config: Mapping[str, Any], architecture: str, dataset: str | None = None) -> dict[str, Any]:
+    """Return the network's part of a specification: module, integers of the name, options.
+
+    For a data set with a mean and a standard deviation the module is `normalized`, which holds the network within.
+    """
     entry = architecture_entry(architecture)
-    return {"module": entry["module"], **entry["values"], **config["architectures"][architecture]}
+    made = {"module": entry["module"], **entry["values"], **config["architectures"][architecture]}
+    options = config["datasets"][dataset] if dataset else {}
+    if "mean" not in options:
+        return made
+    return {"module": "normalized", "mean": options["mean"], "std": options["std"], "network": made}
+
+
+def modules(network: Mapping[str, Any]) -> list[str]:
+    """Return the modules that build a network, as specifications name them."""
+    within = modules(network["network"]) if network["module"] == "normalized" else []
+    return [f"networks/{network['module']}", *within]
 
 
 def depth(architecture: str) -> int:

@@ -5,26 +5,30 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import Any
 
-from .registry import DATASETS
-
 #: Bytes that no machine here holds.
 MOST_BYTES = 10**12
 #: Layers beyond which a network is not worth counting.
 DEEPEST = 10_000
 Network = Mapping[str, Any]
-Geometry = Mapping[str, int]
+Geometry = Mapping[str, Any]
 
 
-def train_images(dataset: str, options: Mapping[str, Any]) -> int | None:
-    """Return how many training images a data set has with its options; None where the registry does not say."""
-    images = DATASETS[dataset].get("images")
+def train_images(entry: Mapping[str, Any], options: Mapping[str, Any]) -> int | None:
+    """Return how many training images a data set has with its options; None where its entry does not say."""
+    images = entry.get("images")
     if isinstance(images, int):  # of train and test together
         return images - round(images * options["test_fraction"])
     return images[0] if images else None
 
 
+def inner(network: Network) -> Network:
+    """Return the network within a specification that says how its input is normalized."""
+    return network["network"] if network["module"] == "normalized" else network
+
+
 def probe_points(network: Network) -> list[str] | None:
     """Return the names of a network's probe points, from its input on; None for a module that is not known here."""
+    network = inner(network)
     if network["module"] == "mlp":
         return ["input", "embedding"]
     if network["module"] == "lenet":
@@ -44,6 +48,7 @@ def parameters(network: Network, image: Geometry) -> int | None:
     image: the data set's ``channels``, ``size`` (of (channels, size, size) images) and ``classes``.
     """
     channels, size, classes = image["channels"], image["size"], image["classes"]
+    network = inner(network)
     if network["module"] == "mlp":
         width = network["width"]
         return (channels * size * size + 1) * width + (width + 1) * classes
@@ -65,6 +70,7 @@ def parameters(network: Network, image: Geometry) -> int | None:
 def activations(network: Network, image: Geometry) -> int:
     """Return how many numbers the convolutions and layers of a network make of one image, which training keeps."""
     pixels = image["size"] ** 2
+    network = inner(network)
     if network["module"] == "mlp":
         return int(network["width"])
     if network["module"] == "lenet":

@@ -14,12 +14,14 @@ from typing import Any, NamedTuple
 
 import yaml
 
-from ..runtime.code_digest import SCRIPTS, code_digest
-from ..runtime.files import canonical, sha256
-from . import atlas
+from ..runtime.code_digest import SCRIPTS
+from ..runtime.files import sha256
+from . import atlas, datasets
 from .configuration import choice_probes
-from .registry import DATASETS, MEASURES, PROBES, READ_OFF
-from .runs import Experiment, Run, depth
+from .measuring import Measuring
+from .registry import MEASURES, PROBES, READ_OFF
+from .runs import Experiment, depth, modules
+from .told import named, read_off, specification, votes
 
 Wildcards = Mapping[str, Any]
 #: Characters of a specification above which a job is given a file: a command may have 128 KiB, and a probe's has two.
@@ -71,28 +73,13 @@ FIGURES = {
 EVERY_NETWORK = {1, 2, 3}
 
 
-def specification(script: str, *modules: str, **values: Any) -> str:
-    """Return the specification of a job that runs `script` with modules that it loads by name."""
-    files = [script, *(f"dnn_or_knn/{module}.py" for module in modules)]
-    return canonical({**values, "code": {"files": files, "digest": code_digest(*files)}})
-
-
-def _named(run: Run) -> dict[str, Any]:
-    return {"dataset": run.dataset, "architecture": run.architecture, "labels": run.labels, "seed": run.seed}
-
-
-def _read_off(options: Mapping[str, Any]) -> dict[str, Any]:
-    """Return of a probe's options those that whoever reads its outputs has to know."""
-    return {"predict": "decision"} | {key: options[key] for key in ("kind", *READ_OFF) if key in options}
-
-
 @functools.cache
 def published() -> dict[str, Any]:
     """Return the published numbers, `workflow/resources/published.yaml`."""
     return yaml.safe_load((SCRIPTS.parent / "resources" / "published.yaml").read_text(encoding="utf-8"))
 
 
-class Jobs:
+class Jobs(Measuring):
     """Specifications and inputs of all jobs of one experiment."""
 
     def __init__(self, experiment: Experiment) -> None:
@@ -169,10 +156,12 @@ class Jobs:
     def prepare(self, wildcards: Wildcards) -> str:
         """One data set: how it is loaded, its geometry."""
         name = wildcards["dataset"]
-        entry = {key: value for key, value in DATASETS[name].items() if key not in ("options", "images")}
-        return specification(
-            "prepare.py", f"data/loaders/{entry['loader']}", dataset=name, **entry, **self.config["datasets"][name]
-        )
+        known = datasets.entry(self.config, name)
+        entry = {key: value for key, value in known.items() if key not in ("options", "images")}
+        options = {k: v for k, v in self.config["datasets"][name].items() if k not in datasets.NOT_STORED}
+        if "root" in options:
+            options["fingerprint"] = datasets.fingerprint(options["root"])
+        return specification("prepare.py", f"data/loaders/{entry['loader']}", dataset=name, **(entry | options))
 
     def labels(self, wildcards: Wildcards) -> str:
         """One label set: which images, true or random labels, the seed where one is used."""
@@ -182,22 +171,27 @@ class Jobs:
     def train(self, wildcards: Wildcards) -> str:
         """One network's training."""
         run = self.experiment.run(wildcards)
+        stream = self._streaming(run.dataset)
         return specification(
             "train.py",
-            f"networks/{run.network['module']}",
+            *modules(run.network),
+            *stream,
             network=run.network,
             training=run.training | {"steps": run.steps},
             seed=run.seed,
             checkpoints=run.checkpoints,
             accuracy_at=sorted({*run.evaluations} - {*run.checkpoints}),
+            **({"stream": True} if stream else {}),
         )
 
     def features(self, wildcards: Wildcards) -> str:
         """The extraction of one shard."""
         run, shard = self.experiment.run(wildcards), self.experiment.shard(wildcards)
+        stream = self._streaming(run.dataset)
         return specification(
             "features.py",
-            f"networks/{run.network['module']}",
+            *modules(run.network),
+            *stream,
             run=run.path,
             network=run.network,
             precision=run.training["precision"],
@@ -206,7 +200,12 @@ class Jobs:
             steps=shard.steps,
             layers=["embedding"] if shard.layers == "embedding" else shard.layers,
             input_layer=self.config["layer_input"],
+            **({"stream": True} if stream else {}),
         )
+
+    def _streaming(self, dataset: str) -> list[str]:
+        """Return the module that reads a data set's images from disk, none where they lie in memory."""
+        return ["data/streaming"] if datasets.streamed(datasets.entry(self.config, dataset)) else []
 
     def probe(self, wildcards: Wildcards) -> str:
         """One probe on the evaluations of one shard."""
@@ -232,43 +231,16 @@ class Jobs:
         measures = self.config["measures"]
         return specification(
             "measures.py",
-            run=_named(run),
+            *votes(self.probes),
+            run=named(run),
             shards=[
                 {"name": s.name, "steps": s.steps, "layers": ["embedding"] if s.layers == "embedding" else None}
                 for s in self.experiment.shards(run)
             ],
-            probes={name: _read_off(options) for name, options in self.probes.items()},
+            probes={name: read_off(options) for name, options in self.probes.items()},
             bootstrap={"replicates": measures["replicates"], "seed": measures["seed"]},
             memorized=measures["memorized"],
             nearly_memorized=measures["nearly_memorized"],
-        )
-
-    def measure(self, wildcards: Wildcards) -> str:
-        """One measure beside the paper's numbers: of a run, or of one shard of its features."""
-        run, name = self.experiment.run(wildcards), wildcards["measure"]
-        entry, more, modules = MEASURES[name], {}, [f"atlas/{MEASURES[name]['module']}"]
-        if entry["reads"] == "weights":
-            more = {"network": run.network, "precision": run.training["precision"]}
-            more["batch_size"] = self.config["jobs"]["evaluation_batch"]
-            modules.append(f"networks/{run.network['module']}")
-        return specification(
-            "measure.py",
-            *modules,
-            measure=name,
-            module=entry["module"],
-            run=_named(run),
-            shards=[{"name": s.name, "steps": s.steps} for s in atlas.parts(self, run, name)[wildcards["part"]]],
-            probes={probe: _read_off(self.probes[probe]) for probe in atlas.probes(self.config, name)},
-            knn=atlas.neighbours(self.config, name),
-            **more,
-        )
-
-    measure_outputs = measure_features = measure_weights = measure
-
-    def measure_table(self, wildcards: Wildcards) -> str:
-        """The experiment's table of one measure beside the paper's, put together from its parts."""
-        return specification(
-            "measure_table.py", measure=wildcards["measure"], parts=self.measured(wildcards["measure"])
         )
 
     def collect(self, _wildcards: Wildcards) -> str:
@@ -295,19 +267,8 @@ class Jobs:
             style=self.config["figures"]["style"],
             probes=list(self.config["probes"]),
             **self._runs_of(number),
+            **self._titles(),
             **more,
-        )
-
-    def beside_figure(self, wildcards: Wildcards) -> str:
-        """One figure of a measure beside the paper's, and its look."""
-        name = wildcards["beside"]
-        return specification(
-            "beside_figure.py",
-            f"figures/{name}",
-            figure=name,
-            measure=atlas.figures(self.config)[name],
-            datasets=self.stored(),
-            style=self.config["figures"]["style"],
         )
 
     def stored(self) -> list[str]:
@@ -317,7 +278,10 @@ class Jobs:
     def training_curves(self, _wildcards: Wildcards) -> str:
         """The training curves of all runs."""
         return specification(
-            "training_curves.py", style=self.config["figures"]["style"], runs=list(self.experiment.runs)
+            "training_curves.py",
+            style=self.config["figures"]["style"],
+            runs=list(self.experiment.runs),
+            **self._titles(),
         )
 
     def claims(self, _wildcards: Wildcards) -> str:
@@ -325,12 +289,6 @@ class Jobs:
         return specification(
             "claims.py", claims=self.config["claims"], probes=list(self.config["probes"]), **self._shown()
         )
-
-    def later_claims(self, _wildcards: Wildcards) -> str:
-        """The verdicts on the later claims, which are not the paper's."""
-        draw = {key: self.config["measures"][key] for key in ("replicates", "seed")}
-        thresholds = self.config["claims"] | self.config["later_claims"]
-        return specification("later_claims.py", claims=thresholds, bootstrap=draw, **self._shown())
 
     def choices(self, _wildcards: Wildcards) -> str:
         """The claims judged again for every choice, the configuration's own probes first."""
@@ -380,34 +338,6 @@ class Jobs:
 
         return inputs
 
-    def measured(self, measure: str) -> list[str]:
-        """Return the parts of a measure of all runs, as their manifests without `.json` below the experiment's folder."""
-        return [
-            f"{run.path}/measures/{measure}/{part}"
-            for run in self.experiment.runs.values()
-            for part in atlas.parts(self, run, measure)
-        ]
-
-    def parts_of(self, pattern: str) -> Callable[[Wildcards], list[str]]:
-        """Return an input function: `pattern` once for every part of the measure that the job puts together."""
-        return lambda wildcards: [
-            f"{self.results}/{pattern.format(part=part)}" for part in self.measured(wildcards["measure"])
-        ]
-
-    def reads(self, what: str) -> Callable[[Wildcards], list[str]]:
-        """Return an input function: what a measuring job reads of its run, see `atlas.reads`."""
-        return lambda wildcards: atlas.reads(self, wildcards, what)
-
-    def readers(self, wildcards: Wildcards) -> str:
-        """Return who is to read the features of a shard before they go: probes, and measures of features."""
-        until_probed = self.config["keep"]["features"] == "until-probed"
-        return " ".join([*self.probes, *atlas.readers(self, wildcards)] if until_probed else [])
-
-    def extractions(self, wildcards: Wildcards) -> list[str]:
-        """Return what the extractions of the features that a measuring job reads are told."""
-        shards = atlas.parts(self, self.experiment.run(wildcards), wildcards["measure"])[wildcards["part"]]
-        return [self.told("features")({**wildcards, "shard": shard.name}) for shard in shards]
-
     def of_runs(self, pattern: str) -> list[str]:
         """Return `pattern` in the folder of every run of the experiment."""
         return [f"{self.results}/{path}/{pattern}" for path in self.experiment.runs]
@@ -433,6 +363,12 @@ class Jobs:
                 "overfit": figures["overfit_labels"],
             },
         }
+
+    def _titles(self) -> dict[str, Any]:
+        """Return what figures call data sets and networks, where the configuration says."""
+        blocks = (self.config["datasets"], self.config["architectures"])
+        titles = {name: o["title"] for block in blocks for name, o in block.items() if "title" in o}
+        return {"titles": titles} if titles else {}
 
     def _runs_of(self, number: int) -> dict[str, Any]:
         """Return the runs that a figure shows, and which of them (without their seeds) are not configured."""

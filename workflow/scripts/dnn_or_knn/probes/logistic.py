@@ -13,7 +13,7 @@ lowest.
 from __future__ import annotations
 
 import time
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 import numpy as np
@@ -27,6 +27,7 @@ from .solvers.l1_logistic import fit_lasso
 from .solvers.multinomial import fit_softmax
 from .solvers.softmax_problem import Points
 from .solvers.softmax_problem import evaluate as evaluate_softmax
+from .solvers.svm_problem import span
 
 #: Rows whose scores are worked out at a time.
 ROWS = 8192
@@ -116,6 +117,14 @@ def exact(
     tolerance: float,
 ) -> Model:
     """Fit by the solvers of this project; `targets` (N,) are 0 … classes − 1, each of which occurs."""
+    if penalty == "l2" and len(features) < features.shape[1]:
+        # The optimal weights lie in the span of the centred points: they are turned into as many dimensions as there are.
+        mean = features.mean(0, dtype=torch.float64)
+        basis = span(features - mean)
+        turned = (features - mean) @ basis
+        model = exact(turned, targets, classes, penalty=penalty, multiclass=multiclass, C=C, tolerance=tolerance)
+        weights = basis @ model.weights
+        return replace(model, weights=weights, intercepts=model.intercepts - mean @ weights)
     if multiclass == "multinomial":
         fit = fit_softmax(features, targets, classes, C=C, tolerance=tolerance)
         return Model(fit.weights, fit.intercepts, fit.objective, fit.gap, fit.iterations)

@@ -33,7 +33,7 @@ from .preprocessing import reduce
 from .solvers import libsvm
 from .solvers.platt import couple, fit_sigmoids, normalised_sigmoids, sigmoid, stratified_folds
 from .solvers.svm import solve
-from .solvers.svm_problem import Problems, Solution, certificate, scores, span
+from .solvers.svm_problem import Problems, Solution, certificate, few_points, scores, span
 
 #: Bytes of points, scores and factors that one batch of problems may take, by device.
 BATCH = {"cpu": 2**28, "cuda": 2**32}
@@ -246,10 +246,13 @@ def _rests(
 ) -> Iterator[Batch]:
     """Yield batches of class-against-rest problems over shared points."""
     count, dimensions = points.shape
-    each = 8 * (12 * count + 3 * dimensions**2)
+    kernel = None
+    if settings.squared and settings.backend == "exact" and count < dimensions:
+        kernel = few_points(points, mean, settings.C)
+    each = 8 * (12 * count + (3 * dimensions**2 if kernel is None else 0))
     for some in targets[:, 0].split(max(1, BATCH[points.device.type] // each)):
         signs = 2.0 * (labels[None] == some[:, None]).to(points.dtype) - 1
-        yield Problems(points, signs, settings.C, settings.squared, mean), fold[None], None, []
+        yield Problems(points, signs, settings.C, settings.squared, mean, kernel), fold[None], None, []
 
 
 def _pairs(

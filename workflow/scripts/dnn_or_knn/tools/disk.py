@@ -14,10 +14,10 @@ from pathlib import Path
 from typing import Any
 
 from ..features import dumps
-from ..plan import runs
+from ..plan import datasets, runs
 from ..plan.configuration import load_overlays
-from ..plan.registry import DATASETS
 from ..runtime.errors import UserError
+from ..runtime.files import read_json
 
 #: Training and test images of the data sets whose size is known before they are prepared.
 IMAGES = {
@@ -30,32 +30,44 @@ IMAGES = {
 FLOAT = 4
 
 
-def needs(run: runs.Run, probes: dict[str, Any]) -> Counter[str]:
+def images_of(run: runs.Run, results: Path, entry: dict[str, Any]) -> tuple[int, int]:
+    """Return how many train and test images a run's data set has; `UserError` for one's own that is not prepared yet."""
+    if run.dataset in IMAGES or "images" in entry:
+        train, test = IMAGES.get(run.dataset) or entry["images"]
+        return train, test
+    store = results / run.dataset / "store" / "store.json"
+    if not store.is_file():
+        raise UserError(f"how many images {run.dataset} has is known once {store} is made; make it with snakemake")
+    facts = read_json(store)
+    return facts["train"], facts["test"]
+
+
+def needs(run: runs.Run, probes: dict[str, Any], entry: dict[str, Any], images: tuple[int, int]) -> Counter[str]:
     """Return the bytes that one run writes, by kind, from the network built without memory for its weights."""
     import torch
 
     from ..networks.build import create
 
-    entry = DATASETS[run.dataset]
     with torch.device("meta"):
         network = create(run.network, **{key: entry[key] for key in ("channels", "size", "classes")})
     weights = sum(tensor.numel() * tensor.element_size() for tensor in network.state_dict().values())
     points: Any = network.probe_points
     dimensions = [point.dimensions for point in points]
-    train, test = IMAGES[run.dataset]
+    train, test = images
     train = min(train, run.subset["count"]) if run.subset else train
-    images, count, classes = train + test, len(run.checkpoints), entry["classes"]
+    pictures, count, classes = train + test, len(run.checkpoints), entry["classes"]
     evaluations = count + (len(dimensions) - 1 if run.layers == "all" else 0)
     kept = sum(
-        images * (options["k_max"] * 12 if options["kind"] == "knn" else classes * FLOAT) for options in probes.values()
+        pictures * (options["k_max"] * 12 if options["kind"] == "knn" else classes * FLOAT)
+        for options in probes.values()
     )
     return Counter(
         {
             "weights": count * weights,
-            "features": images
+            "features": pictures
             * FLOAT
             * (count * dimensions[-1] + (sum(dimensions[:-1]) if run.layers == "all" else 0)),
-            "logits": images * FLOAT * classes * count,
+            "logits": pictures * FLOAT * classes * count,
             "probes": evaluations * kept,
         }
     )
@@ -87,7 +99,8 @@ def main(command: str, words: list[str]) -> int:
     total: Counter[str] = Counter()
     print(f"{'run':44}" + "".join(f"{kind:>10}" for kind in ("weights", "features", "logits", "probes")) + "   (GB)")
     for path, run in made.runs.items():
-        found = needs(run, made.config["probes"])
+        entry = datasets.entry(made.config, run.dataset)
+        found = needs(run, made.config["probes"], entry, images_of(run, results, entry))
         total += found
         print(f"{path:44}" + "".join(f"{value / 1e9:10.2f}" for value in found.values()))
     print(f"{'all':44}" + "".join(f"{total[kind] / 1e9:10.2f}" for kind in ("weights", "features", "logits", "probes")))

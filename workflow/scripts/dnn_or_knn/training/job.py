@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import argparse
+import importlib
 import time
 from pathlib import Path
 from typing import Any
@@ -17,6 +18,9 @@ from ..runtime import files, gpus, results, resume
 from .batches import Images
 from .run import Outcome, run
 from .step import Trainer
+
+#: What reads large images from disk, by name: a job that uses it says so in its specification.
+STREAMING = "dnn_or_knn.data.streaming"
 
 
 def train(args: argparse.Namespace) -> None:
@@ -56,14 +60,17 @@ def load(args: argparse.Namespace, device: torch.device) -> tuple[Images, Images
     """Return the training and test images with their labels, on the device, and the network as it starts."""
     store, labels = load_store(args.store), load_labels(args.labels)
 
-    def resident(images: np.ndarray, answers: np.ndarray) -> Images:
-        return Images(torch.from_numpy(np.array(images)).to(device), torch.from_numpy(np.array(answers)).to(device))
+    def resident(images: np.ndarray, chosen: np.ndarray | None, answers: np.ndarray) -> Images:
+        labelled = torch.from_numpy(np.array(answers)).to(device)
+        if args.spec.get("stream"):
+            return Images(importlib.import_module(STREAMING).Streamed(images, chosen, device), labelled)
+        return Images(torch.from_numpy(np.array(images if chosen is None else images[chosen])).to(device), labelled)
 
     network = create(
         args.spec["network"], channels=store.channels, size=store.size, classes=labels.classes, seed=args.spec["seed"]
     )
-    train = resident(store.train_images[labels.indices], labels.labels)
-    return train, resident(store.test_images, store.test_labels), network
+    train = resident(store.train_images, labels.indices, labels.labels)
+    return train, resident(store.test_images, None, store.test_labels), network
 
 
 def write(folder: Path, outcome: Outcome) -> dict[str, Any]:

@@ -86,6 +86,7 @@ class Trainer:
         self.lock = threading.RLock()
         self.convolutions = sum(isinstance(module, nn.Conv2d) for module in network.modules())
         self._layout = torch.channels_last if self.convolutions else torch.contiguous_format
+        self._standardize = getattr(network, "standardize", standardize)
         self.network = network.to(device, numerics.dtype(precision)).to(memory_format=self._layout).train()
         self.batches = Batches(data, training, seed)
         self.losses = Losses(device, numerics.dtype(precision))
@@ -201,7 +202,7 @@ class Trainer:
     # One step.
 
     def _plain_logits(self, batch: torch.Tensor) -> torch.Tensor:
-        x = standardize(batch.contiguous(memory_format=self._layout), numerics.dtype(self.precision))
+        x = self._standardize(batch.contiguous(memory_format=self._layout), numerics.dtype(self.precision))
         with numerics.autocast(self.precision, self.device):
             return self.network(x)
 

@@ -82,7 +82,17 @@ def _check_geometry(spec: Mapping[str, Any], data: Data) -> None:
 
 def write_store(folder: Path, spec: Mapping[str, Any], data: Data) -> tuple[dict[str, Any], list[Path]]:
     """Write the store's arrays; return what its manifest says, and their paths. On any error none of them stays."""
-    paths = files.write_arrays(folder, {name: getattr(data, name) for name in STORE_ARRAYS})
+    arrays = {name: getattr(data, name) for name in STORE_ARRAYS}
+    late = {name: array for name, array in arrays.items() if hasattr(array, "save")}
+    paths = [folder / f"{name}.npy" for name in STORE_ARRAYS]
+    try:
+        for name, array in late.items():  # decoded while it is written
+            array.save(folder / f"{name}.npy")
+        files.write_arrays(folder, {name: array for name, array in arrays.items() if name not in late})
+    except BaseException:
+        for path in paths:
+            files.remove(path)
+        raise
     facts = {key: spec[key] for key in ("dataset", "channels", "size", "classes")}
     facts |= {"train": len(data.train_labels), "test": len(data.test_labels)}
     return facts | {"class_names": data.class_names, "origin": data.origin}, paths

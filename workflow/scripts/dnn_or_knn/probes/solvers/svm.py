@@ -6,7 +6,8 @@ Problem. Minimise over w, b, with f = w·x + b, slack t = 1 − y f and hinge h 
 
 Method. Squared hinge: `newton`. P is piecewise quadratic; a step solves (R + 2C Σ x xᵀ) δ = −∇P over the active points
 (h > 0) and is as long as the minimum along it. Their Gram matrix is kept and changed by the points that become active or
-cease to be; a fold starts from the fit of all points. Hinge, and what Newton's method leaves: `interior_point`, for the
+cease to be; a fold starts from the fit of all points. Of fewer points than dimensions the coefficients are sought instead,
+whose system is the points' kernel, shared by all problems and folds (`pivots`). Hinge, and what Newton's method leaves: `interior_point`, for the
 hinge over the points near the margin while all others keep theirs (`shrunk`). Small pairs start from libsvm's fit (`libsvm`).
 
 Certificate. Any α in [0, C] with Σ α y = 0 (for the squared hinge: any α ≥ 0) bounds P from below by D,
@@ -26,6 +27,7 @@ import torch
 
 from .svm_interior_point import interior_point, shrunk
 from .svm_newton import newton
+from .svm_pivots import pivots
 from .svm_problem import Problems, Solution, certificate, put
 
 #: Gap of the squared hinge's fit that the hinge's takes for its first guess.
@@ -34,7 +36,9 @@ GUESS = 1e-2
 
 def solve(problems: Problems, start: Solution | None = None, *, tolerance: float = 1e-6) -> Solution:
     """Minimise the objective of every problem to a relative gap of `tolerance`; `start` solves a related set, or nearly this one."""
-    if problems.squared:
+    if problems.kernel is not None:
+        solution = pivots(problems, problems.kernel, tolerance=tolerance)
+    elif problems.squared:
         solution = newton(problems, start, tolerance=tolerance)
     elif not few(problems):
         # Without the mean, the intercept that the guess penalises is that of the points as they are here.
@@ -50,7 +54,8 @@ def solve(problems: Problems, start: Solution | None = None, *, tolerance: float
     left = torch.nonzero(~(solution.gap <= tolerance))[:, 0]
     if not len(left):
         return solution
-    other = interior_point(problems.take(left), tolerance=tolerance)
+    rest = replace(problems.take(left), kernel=None)
+    other = (interior_point if problems.kernel is None else solve)(rest, tolerance=tolerance)
     better = torch.nonzero(~(other.gap >= solution.gap[left]))[:, 0]
     put(solution, left[better], other.take(better))
     return replace(solution, iterations=solution.iterations + other.iterations)

@@ -10,6 +10,8 @@ import torch
 COPIED = 2**26
 #: Columns of a Gram matrix that are made at a time, from the diagonal down.
 PANEL = 256
+#: G + 1/2C (n, n), with G = x·x' + 1 of points as they were, and its inverse.
+Kernel = tuple[torch.Tensor, torch.Tensor]
 
 
 @dataclass(frozen=True)
@@ -23,6 +25,7 @@ class Problems:
     C: weight of the loss.
     squared: whether the loss is the squared hinge; ½b² is part of the objective then, and not else.
     mean: (d,) or (B, d), what was taken off the points.
+    kernel: of the points, if they are shared and fewer than their dimensions.
     """
 
     points: torch.Tensor
@@ -30,6 +33,7 @@ class Problems:
     C: float
     squared: bool
     mean: torch.Tensor
+    kernel: Kernel | None = None
 
     def take(self, which: torch.Tensor) -> Problems:
         """Return the problems numbered `which`."""
@@ -48,6 +52,12 @@ class Problems:
         if not self.squared:
             return torch.cat([inner, torch.zeros_like(intercept)[:, None]], dim=1)
         return torch.cat([inner - self.mean * intercept[:, None], intercept[:, None]], dim=1)
+
+    def expanded(self, coefficients: torch.Tensor) -> torch.Tensor:
+        """Return the weights (B, d + 1) whose w is Σ β x and whose b is Σ β, of β (B, n) and the points as they were."""
+        sums = pull(self.points, coefficients)
+        inner = sums[:, :-1] + self.mean * sums[:, -1:]
+        return torch.cat([inner, sums[:, -1:] + (inner * self.mean).sum(1, keepdim=True)], dim=1)
 
     def ridge(self) -> torch.Tensor:
         """Return the penalty's matrices R (B or 1, d + 1, d + 1)."""
@@ -161,6 +171,14 @@ def cholesky(matrices: torch.Tensor) -> torch.Tensor:
         factors[bad], failed[bad] = torch.linalg.cholesky_ex(lifted)
         lift *= 10
     return factors
+
+
+def few_points(points: torch.Tensor, mean: torch.Tensor, C: float) -> Kernel:
+    """Return `Problems.kernel` of points (n, d + 1) without their mean (d,)."""
+    features = points[:, :-1] + mean
+    kernel = features @ features.T + 1
+    kernel.diagonal().add_(0.5 / C)
+    return kernel, torch.cholesky_inverse(cholesky(kernel[None])[0])
 
 
 def span(rows: torch.Tensor) -> torch.Tensor:

@@ -78,6 +78,37 @@ rule measure_features:
         " --device {resources.device} --threads {threads} --log {log:q}"
 
 
+rule measure_weights:
+    input:
+        store=f"{STORE}/store.json",
+        labels=f"{LABELS}/labels.json",
+        training=f"{RUN}/training.json",
+        arrays=ancient(STORE_ARRAYS + LABEL_ARRAYS),
+        checkpoints=ancient(f"{RUN}/checkpoints"),
+    output:
+        multiext(PART, ".parquet", ".provenance.json"),
+        manifest=f"{PART}.json",
+    log:
+        f"{RESULTS}/logs/measures/{{dataset}}-{{architecture}}-{{labels}}-seed{{seed}}-{{measure}}-{{part}}.log",
+    wildcard_constraints:
+        measure=measuring.reading("weights"),
+    conda:
+        "../../envs/pipeline.yaml"
+    threads: jobs.config["jobs"]["train_threads"]
+    resources:
+        **GPU,
+        scripts=SCRIPTS,
+        device=DEVICE,
+        mem_mb=lambda wildcards, attempt: 8000 * attempt,
+        runtime=lambda wildcards, attempt: f"{4 * attempt}h",
+    params:
+        spec=jobs.told("measure"),
+    shell:
+        "DNN_OR_KNN_GPUS={resources.gpu} python {resources.scripts:q}/measure.py --spec {params.spec:q} --store {input.store:q}"
+        " --labels {input.labels:q} --training {input.training:q} --output {output.manifest:q}"
+        " --device {resources.device} --threads {threads} --log {log:q}"
+
+
 rule measure_table:
     input:
         manifests=jobs.parts_of("{part}.json"),

@@ -179,6 +179,13 @@ def test_one_layer_has_the_depths_0_and_1(tmp_path: Path) -> None:
     assert ((found.prediction_depth == 0) == found.agrees_knn).all()
 
 
+def test_step_0_counts_where_it_is_the_only_evaluation(toy: Toy) -> None:
+    logits, given = toy.logits[0, "train"], toy.labels["train"]
+    found = examples.along_the_steps([0], [logits], given)
+    assert set(found["first_right"][~np.isnan(found["first_right"])]) == {0} and not found["variability"].any()
+    assert np.isfinite(found["el2n"]).all()
+
+
 def test_one_evaluation_varies_and_forgets_nothing(toy: Toy) -> None:
     logits, given = toy.logits[100, "train"], toy.labels["train"]
     found = examples.along_the_steps([100], [logits], given)

@@ -69,6 +69,26 @@ def examples(seeds: int = 1, layers: int = LAYERS, **depths: float) -> pd.DataFr
     return pd.concat(rows, ignore_index=True)
 
 
+STEPS = [0, 1000, 2000, 3000, 4000]
+
+
+def rewound(seeds: int = 1, **accuracies: float) -> pd.DataFrame:
+    """Return the random run of CIFAR-10 with layers set back; the whole network has 0.1, 0.2, 0.45, 0.8 and 1 of 1000 images.
+
+    The accuracy on relabelled images with the last stage, and with what is before it, set back to any step is given.
+    """
+    back = {"last stage": 0.9, "before it": 0.3} | accuracies
+    rows = []
+    for seed in range(seeds):
+        for layer in ("last stage", "before it", "all"):
+            for step, whole in zip(STEPS, (0.1, 0.2, 0.45, 0.8, 1.0), strict=True):
+                mean = whole if layer == "all" else back[layer]
+                draws = np.random.default_rng([seed, step]).binomial(1000, mean, 40) / 1000
+                name = {"dataset": "cifar10", "architecture": DEEP, "labels": LABELS["random"], "seed": seed}
+                rows.append({**name, "layer": layer, "step": step, "relabelled": mean, "relabelled_replicates": draws})
+    return pd.DataFrame(rows)
+
+
 def study(made: pd.DataFrame | None, *, seeds: int = 1, **changes: Any) -> LaterStudy:
     """Return the published curves of CIFAR-10 with the measure beside them."""
     plain = published_tables.study([published(seed, ["cifar10"]) for seed in range(seeds)])
@@ -109,6 +129,36 @@ def test_claim_holds_on_tables_made_to_support_it(number: int, seeds: int) -> No
 )
 def test_tables_made_to_contradict_a_claim_do(number: int, depths: dict[str, float], verdict: str) -> None:
     assert judged(number, study(examples(**depths)))["verdict"] == verdict
+
+
+@pytest.mark.parametrize(
+    ("last", "verdict"),
+    [(0.45, SUPPORTED), (0.3, SUPPORTED), (0.9, NOT_SUPPORTED), (0.65, NOT_SUPPORTED), (0.505, INCONCLUSIVE)],
+)
+@pytest.mark.parametrize("seeds", [1, 3])
+def test_memorization_in_the_last_stage(last: float, verdict: str, seeds: int) -> None:
+    """Of what goes with the whole network, set back to step 2000, (1 − last) / 0.55 goes with the last stage; 0.9 is asked."""
+    claim = judged(12, study(None, seeds=seeds, rewind=rewound(seeds, **{"last stage": last})))
+    effect, before = claim["effects"]
+    assert claim["verdict"] == verdict and claim["deciding"] == 1 and not before["decides"]
+    assert effect["value"] == pytest.approx((1 - last) / 0.55) and before["value"] == pytest.approx(0.7 / 0.55)
+    assert "set back to step 2000" in effect["note"]
+
+
+@pytest.mark.parametrize(
+    ("change", "verdict", "said"),
+    [
+        (lambda r: None, INCONCLUSIVE, "switch on measures.rewind"),
+        (lambda r: r[r.dataset == "mnist"], INCONCLUSIVE, "was not rewound"),
+        (lambda r: r.assign(relabelled=np.nan), TOO_SMALL, "no relabelled images"),
+        (lambda r: r[r.layer == "all"], TOO_SMALL, "no stages"),
+        (lambda r: r[(r.step == 0) | (r.step > 2000)], TOO_SMALL, "too few evaluations before memorization"),
+    ],
+    ids=["not measured", "another run", "true labels", "no blocks", "memorized at once"],
+)
+def test_rewinding_that_cannot_be_judged_says_why(change: Callable[[Any], Any], verdict: str, said: str) -> None:
+    claim = judged(12, study(None, rewind=change(rewound())))
+    assert claim["verdict"] == verdict and said in claim["effects"][0]["note"]
 
 
 def test_images_that_drew_their_own_label_are_reported_and_decide_nothing() -> None:

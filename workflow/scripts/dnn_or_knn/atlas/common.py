@@ -38,12 +38,19 @@ class Part:
     ----------
     spec: the job's specification. store, labels, training: the manifests of the data set, the label set and the run.
     features: the folders with the features of the shards that are read, by shard; empty where no features are.
+    device: where torch computes: "auto", "cpu" or "cuda".
     """
 
     def __init__(
-        self, spec: Mapping[str, Any], store: Path, labels: Path, training: Path, features: Mapping[str, Path]
+        self,
+        spec: Mapping[str, Any],
+        store: Path,
+        labels: Path,
+        training: Path,
+        features: Mapping[str, Path],
+        device: str = "cpu",
     ) -> None:
-        self.spec, self.store, self.training, self.features = spec, store, training, features
+        self.spec, self.store, self.training, self.features, self.device = spec, store, training, features, device
         self.run, self.labels = training.parent, labels
 
     def __str__(self) -> str:

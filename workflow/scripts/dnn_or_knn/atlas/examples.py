@@ -4,7 +4,8 @@ What is read are the logits of every kept evaluation and, at the last, the k-NN'
 probes on the embedding. None of the columns is a memorization score: they are proxies of it, and of one another.
 
 Definitions. y is the label that counts as right (on train the one that the network is trained with, on test the true one),
-p_t the network's softmax at evaluation t = 1 … T after step 0, the untrained network, which takes part in nothing here.
+p_t the network's softmax at evaluation t = 1 … T after step 0, the untrained network, which takes part in nothing here unless it is
+the only evaluation.
 Answers are the largest entry, ties going to the lowest class, of logits as of votes.
 
 - Prediction depth (Baldock, Maennel and Neyshabur, arXiv 2106.09647): layers 0 … L − 1 are those probed at the last step, from
@@ -47,7 +48,8 @@ def _split(part: Part, split: str) -> Columns:
     image = part.label_set.indices if split == "train" else np.arange(len(given))
     columns = {"split": np.full(len(given), split), "image": image, "label": given, "true_label": true}
     steps = sorted({step for shard in part.spec["shards"] for step in shard["steps"]})
-    columns |= along_the_steps(steps[1:], (part.logits(step, split) for step in steps[1:]), given)
+    later = steps[1:] or steps
+    columns |= along_the_steps(later, (part.logits(step, split) for step in later), given)
     logits = part.logits(steps[-1], split)
     columns |= at_the_end(part, split, steps[-1], logits)
     return columns

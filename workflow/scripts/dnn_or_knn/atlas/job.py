@@ -17,7 +17,7 @@ def run(args: argparse.Namespace) -> None:
     spec = args.spec
     with contextlib.ExitStack() as stack:
         features = {path.stem: stack.enter_context(opened(args, place)) for place, path in enumerate(args.features)}
-        part = Part(spec, args.store, args.labels, args.training, features)
+        part = Part(spec, args.store, args.labels, args.training, features, args.device)
         columns = named(spec["run"], load(spec["module"])(part))
         made = args.output.with_suffix(".parquet")
         tables.write(made, columns)

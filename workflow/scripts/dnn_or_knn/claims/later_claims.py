@@ -10,6 +10,7 @@ from typing import Any
 from .depth import random_labels_deeper, wrong_answers_deeper
 from .later_study import LaterStudy
 from .paper_claims import Claim, judge_one
+from .rewinding import last_stage_holds_memorization
 
 LATER = (
     Claim(
@@ -28,6 +29,16 @@ LATER = (
         "With true labels the mean prediction depth of the test images that the network gets wrong, as a share of the probed "
         "layers, is more than {deeper} larger than that of those that it gets right.",
         wrong_answers_deeper,  # type: ignore[arg-type]
+    ),
+    Claim(
+        12,
+        "The last stage holds memorization",
+        "Later work (arXiv 2307.09542) finds that it does not: if memorization sat in the last stage, setting that stage alone back to "
+        "an earlier step would remove it. Against claim 4.",
+        "With random labels, when the last stage alone is set back to the last evaluation before half was memorized, the accuracy on "
+        "relabelled train images falls by more than {removed} of what it falls by when the whole network is set back to it. The same "
+        "for all layers before the last stage is reported and decides nothing.",
+        last_stage_holds_memorization,  # type: ignore[arg-type]
     ),
 )
 

@@ -38,6 +38,8 @@ def shown(table: pd.DataFrame, _spec: Mapping[str, Any], _stores: Mapping[str, A
 
 def draw(table: pd.DataFrame, spec: Mapping[str, Any], _stores: Mapping[str, Any]) -> Figure:
     """Draw data sets × quantities, a curve for each network and label set."""
+    if table.empty:
+        return beside.empty(spec, "Geometry of the embedding", "No run was evaluated after step 0.")
     datasets = list(dict.fromkeys(table["dataset"]))
     names = list(dict.fromkeys(table[beside.KIND[1:]].itertuples(index=False, name=None)))
     made = style.new_figure(style.style(spec)["width"], 1.55 * len(datasets) + 0.75)

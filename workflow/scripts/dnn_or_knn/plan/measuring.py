@@ -24,6 +24,7 @@ class Measuring:
     stored: Callable[[], list[str]]
     _shown: Callable[[], dict[str, Any]]
     _titles: Callable[[], dict[str, Any]]
+    _streaming: Callable[[str], list[str]]
 
     def measure(self, wildcards: Wildcards) -> str:
         """One measure beside the paper's numbers: of a run, or of one shard of its features."""
@@ -32,9 +33,12 @@ class Measuring:
         probes = {probe: self.probes[probe] for probe in atlas.probes(self.config, name)}
         code = [f"atlas/{entry['module']}", *votes(probes)]
         if entry["reads"] == "weights":
-            more = {"network": run.network, "precision": run.training["precision"]}
+            more = {"network": run.network, "precision": run.training["precision"], "steps": run.checkpoints}
             more["batch_size"] = self.config["jobs"]["evaluation_batch"]
-            code += modules(run.network)
+            more["bootstrap"] = self._draws()
+            stream = self._streaming(run.dataset)
+            more |= {"stream": True} if stream else {}
+            code += [*modules(run.network), *stream]
         return specification(
             "measure.py",
             *code,
@@ -70,9 +74,11 @@ class Measuring:
 
     def later_claims(self, _wildcards: Wildcards) -> str:
         """The verdicts on the later claims, which are not the paper's."""
-        draw = {key: self.config["measures"][key] for key in ("replicates", "seed")}
         thresholds = self.config["claims"] | self.config["later_claims"]
-        return specification("later_claims.py", claims=thresholds, bootstrap=draw, **self._shown())
+        return specification("later_claims.py", claims=thresholds, bootstrap=self._draws(), **self._shown())
+
+    def _draws(self) -> dict[str, int]:
+        return {key: self.config["measures"][key] for key in ("replicates", "seed")}
 
     def measured(self, measure: str) -> list[str]:
         """Return the parts of a measure of all runs, as their manifests without `.json` below the experiment's folder."""

@@ -310,4 +310,11 @@ MEASURES: dict[str, Entry] = {
         "figures": ["geometry"],
         "description": "Measure every probed layer: intrinsic dimension, neural collapse, CKA (docs/atlas.md). Features that are gone are extracted again for it.",
     },
+    "rewind": {
+        "module": "rewind",
+        "reads": "weights",
+        "judged": True,
+        "figures": ["rewinding"],
+        "description": "Measure the network with each layer set back to each earlier step (docs/atlas.md): forward passes from the kept weights, layers × steps of them.",
+    },
 }

@@ -14,7 +14,7 @@ import pytest
 from conftest import SCRIPTS
 from dnn_or_knn.atlas import tables
 from dnn_or_knn.data.store import Store
-from dnn_or_knn.figures import beside, depth, extremes, geometry, style
+from dnn_or_knn.figures import beside, depth, extremes, geometry, rewinding, style
 from dnn_or_knn.runtime import files, results
 from forking import python
 from matplotlib.figure import Figure
@@ -62,6 +62,20 @@ def layers(seeds: int = 1) -> pd.DataFrame:
             ]:
                 row = {**dict(zip(beside.KIND, kind, strict=True)), "seed": seed, "step": step, "layer": layer}
                 rows.append(row | dict.fromkeys(geometry.QUANTITIES, 1.0 + step + seed))
+    return pd.DataFrame(rows)
+
+
+def rewound(seeds: int = 1) -> pd.DataFrame:
+    """Return a made-up table of layers set back: of the run with true labels no image is relabelled."""
+    rows = []
+    for kind in KINDS[:2]:
+        for seed in range(seeds):
+            for place, layer in enumerate(("conv", "unit", "classifier", "last stage", "before it", "all")):
+                for step in (0, 10, 20) if layer == "all" else (0, 10):
+                    row = {**dict(zip(beside.KIND, kind, strict=True)), "seed": seed, "layer": layer, "step": step}
+                    value = 0.1 * place + 0.01 * step + 0.02 * seed
+                    relabelled = value if kind[2] == "random-labels" else np.nan
+                    rows.append(row | {"own": value, "relabelled": relabelled, "test": value / 2})
     return pd.DataFrame(rows)
 
 
@@ -158,6 +172,24 @@ def test_extremes_are_the_shallowest_and_the_deepest_train_images(channels: int)
     assert "#c62f24" in colours.values() and {ax.title.get_color() for ax in figure.axes[:12]} == {"#000000"}
     assert not [text for text in texts(figure) if "a very long name" in text]
     assert "Images with their labels." in extremes.alt(shown) and "First seed" in extremes.caption(shown)
+
+
+@pytest.mark.parametrize("seeds", [1, 2])
+def test_heat_maps_show_every_layer_and_step_of_every_run(seeds: int) -> None:
+    shown, figure = drawn(rewinding, rewound(seeds))
+    maps = {ax: ax.collections[0] for ax in figure.axes if ax.collections and ax.get_title()}
+    assert [mesh.get_gid() for mesh in maps.values()] == ["own", "test", "own", "relabelled", "test"]
+    first = next(iter(maps))
+    assert [label.get_text() for label in first.get_yticklabels()][-3:] == list(rewinding.GROUPS)
+    grid = np.ma.filled(next(iter(maps.values())).get_array().astype(float), np.nan).reshape(6, 3)
+    assert (
+        grid[2, 1] == pytest.approx(100 * (0.3 + (seeds - 1) * 0.01))
+        and np.isnan(grid[2, 2])
+        and np.isfinite(grid[5]).all()
+    )
+    assert "no such images" in texts(figure) and first.get_ylim() == (6, 0)
+    assert rewinding.caption(shown).endswith("One seed." if seeds == 1 else "Means over 2 seeds.")
+    assert "least with conv" in rewinding.alt(shown)
 
 
 def test_fewer_images_than_places_are_all_shown() -> None:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import copy
+import json
 from pathlib import Path
 from typing import Any
 
@@ -49,6 +50,15 @@ def test_a_measure_of_outputs_is_one_job_a_run_and_one_of_features_one_a_shard()
     found = {(t.rule, t.wildcards["measure"], t.wildcards["part"]) for t in of_wrn}
     shards = {("measure_features", "geometry", part) for part in (FIRST, LAST, HIDDEN)}
     assert found == {("measure_outputs", "examples", "run"), *shards}
+
+
+def test_a_measure_of_weights_reads_no_features_and_knows_its_network() -> None:
+    made = jobs(measures={"rewind": True})
+    (task,) = [t for t in made.tasks if t.rule == "measure_weights" and t.wildcards["architecture"] == "wrn-10-1"]
+    spec = json.loads(task.spec)
+    assert spec["steps"] == [0, 4, 8] and spec["network"]["module"] == "wrn" and spec["shards"] == []
+    assert "dnn_or_knn/networks/wrn.py" in spec["code"]["files"]
+    assert atlas.reads(made, task.wildcards, "features") == [] and made.readers(WRN | {"shard": LAST}) == ""
 
 
 def test_hidden_layers_are_read_with_the_embedding_at_their_step() -> None:

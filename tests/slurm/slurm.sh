@@ -42,7 +42,7 @@ SlurmdPidFile=$folder/slurmd.pid
 ReturnToService=2
 SlurmdTimeout=10
 MinJobAge=300
-KillWait=10
+KillWait=60
 SchedulerParameters=sched_interval=1,batch_sched_delay=0,bf_interval=1
 MpiDefault=none
 GresTypes=gpu

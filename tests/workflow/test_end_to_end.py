@@ -156,6 +156,19 @@ def test_results_travel_without_weights_and_are_drawn_there(finished: Project, p
     assert project.python("workflow/scripts/results.py", "verify", "results/tiny").returncode == 0
 
 
+def test_an_archive_is_drawn_again_by_one_command_whatever_the_code_became(finished: Project, project: Project) -> None:
+    assert finished.python("workflow/scripts/results.py", "pack", "results/tiny", "again.tar.gz").returncode == 0
+    (project.folder / "tiny.yaml").unlink()  # the archive holds its configuration
+    probe = project.folder / "workflow" / "scripts" / "dnn_or_knn" / "probes" / "knn.py"
+    probe.write_text(probe.read_text() + "\nANOTHER = 1\n")
+    done = project.python("workflow/scripts/results.py", "redraw", str(finished.folder / "again.tar.gz"))
+    assert done.returncode == 0, done.stdout + done.stderr
+    logs = {path.parent.name for path in (results(project) / "logs").rglob("*.log")}
+    assert logs == {"figures", "claims"}, "nothing else ran"
+    for name in ("figures/figure1.png", "figures/figure6.csv", "claims/claims.csv"):
+        assert (results(project) / name).read_bytes() == (results(finished) / name).read_bytes(), name
+
+
 @pytest.mark.parametrize("name", ["../outside.txt", "/tmp/outside.txt", "workflow/scripts/train.py", "results/../x"])
 def test_an_archive_that_reaches_outside_is_refused(project: Project, tmp_path: Path, name: str) -> None:
     import tarfile

@@ -69,7 +69,7 @@ def gpus_in_use() -> int:
     return int(used[1])
 
 
-def wait_until(true: Callable[[], bool], snakemake: subprocess.Popen, seconds: float = 180) -> None:
+def wait_until(true: Callable[[], bool], snakemake: subprocess.Popen, seconds: float = 900) -> None:
     end = time.monotonic() + seconds
     while time.monotonic() < end and snakemake.poll() is None:
         if true():
@@ -85,6 +85,28 @@ def running(rule: str) -> str | None:
     return next((number for number, what in jobs("RUNNING").items() if what.startswith(rule)), None)
 
 
+def cancel_a_training(results: Path, snakemake: subprocess.Popen) -> tuple[str, Path]:
+    """Cancel a training that has written a checkpoint; return the job's number and the run's folder.
+
+    A training that ends before it is cancelled is let go: the next one is taken.
+    """
+    cancelled: list[tuple[str, Path]] = []
+
+    def done() -> bool:
+        number = running("train")
+        what = jobs("RUNNING").get(number or "", "")
+        for run in {path.parents[3] for path in results.rglob(".state/training/kept/step*.pt")}:
+            if number is not None and all(word in what for word in run.relative_to(results).parts[:3]):
+                subprocess.run(["scancel", number], check=False)
+                wait_until(lambda number=number: number not in jobs("RUNNING", "COMPLETING"), snakemake)
+                if "JobState=CANCELLED" in ask("scontrol", "show", "job", number):
+                    cancelled.append((number, run))
+        return bool(cancelled)
+
+    wait_until(done, snakemake)
+    return cancelled[0]
+
+
 def test_an_experiment_through_sbatch_with_a_cancelled_job_and_a_killed_daemon(
     local: Project, project: Project, slurm: Path
 ) -> None:
@@ -92,14 +114,11 @@ def test_an_experiment_through_sbatch_with_a_cancelled_job_and_a_killed_daemon(
     snakemake = project.start(*OPTIONS, overlays=DIGITS)
 
     # One training holds the node's only GPU, the others wait for it.
-    wait_until(lambda: bool(list(results.rglob(".state/training/key"))), snakemake)
-    trained = next(results.rglob(".state/training/key")).parents[2]
-    cancelled = running("train")
-    assert cancelled is not None and gpus_in_use() == 1
+    wait_until(
+        lambda: any(what.startswith("train") for what in jobs("PENDING").values()) and gpus_in_use() == 1, snakemake
+    )
+    cancelled, trained = cancel_a_training(results, snakemake)
     assert re.search(r"gres[:/]gpu:h200[:=]1", ask("scontrol", "show", "job", cancelled))
-    assert any(what.startswith("train") for what in jobs("PENDING").values())
-    time.sleep(1)
-    ask("scancel", cancelled)
 
     wait_until(lambda: running("features") is not None, snakemake)
     os.kill(int((slurm / "slurmd.pid").read_text()), 9)

@@ -9,7 +9,7 @@ import json
 from collections.abc import Iterator
 from typing import Any
 
-from dnn_or_knn.plan.registry import ANY_DATASET, ARCHITECTURES, DATASETS, LOADERS, PROBES
+from dnn_or_knn.plan.registry import ANY_ARCHITECTURE, ANY_DATASET, ARCHITECTURES, DATASETS, LOADERS, NAMED, PROBES
 from dnn_or_knn.plan.schema import load_schema
 
 HEAD = """# Configuration
@@ -17,7 +17,8 @@ HEAD = """# Configuration
 Written by `make docs` from `workflow/schemas/config.schema.yaml` and `workflow/scripts/dnn_or_knn/plan/registry.py`; do not edit.
 
 `config.yaml` is the paper. An overlay given with `--configfile` changes single values of it: mappings are merged,
-lists are replaced as a whole, and an entry of `datasets`, `architectures` or `probes` set to null is dropped.
+lists are replaced as a whole, and an entry of `datasets`, `architectures` or `probes` set to null is dropped,
+and with a data set or an architecture the runs on it.
 """
 
 
@@ -67,6 +68,9 @@ def main() -> None:
     parts.append(table(rows({"properties": ANY_DATASET}, {})))
     for name, entry in LOADERS.items():
         parts.append(f"\n### `loader: {name}`\n\n" + table(rows({"properties": entry["options"]}, {})))
+    parts.append("\n## Networks by name\n\nOptions of every network:\n")
+    parts.append(table(rows({"properties": ANY_ARCHITECTURE}, {})) + "\n\nOf one of torchvision, timm or your own:\n")
+    parts.append(table(rows({"properties": NAMED["options"]}, {})))
     for title, registry in (("Data sets", DATASETS), ("Architectures", ARCHITECTURES), ("Probes", PROBES)):
         parts.append(f"\n## {title}\n")
         for name, entry in registry.items():

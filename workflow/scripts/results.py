@@ -5,11 +5,13 @@
     python workflow/scripts/results.py verify results/demo [--configfile config/demo.yaml]
     python workflow/scripts/results.py pack results/paper paper.tar.gz
     python workflow/scripts/results.py unpack paper.tar.gz
+    python workflow/scripts/results.py redraw paper.tar.gz
     python workflow/scripts/results.py disk [--configfile config/demo.yaml] [--release]
     python workflow/scripts/results.py compare results/a results/b
 
 verdicts prints the claims' verdicts; why, what is stale and why; verify recomputes every digest; pack and unpack carry
-results to another machine; disk says what an experiment needs; compare puts two side by side. Each says more with --help.
+results to another machine; redraw draws an archive's figures, claims and page with the code here; disk says what an
+experiment needs; compare puts two side by side. Each says more with --help.
 """
 
 from __future__ import annotations
@@ -19,7 +21,7 @@ import sys
 
 from dnn_or_knn.runtime.errors import UserError, nearest
 
-TOOLS = {name: name for name in ("verdicts", "why", "verify", "disk", "compare")} | {
+TOOLS = {name: name for name in ("verdicts", "why", "verify", "redraw", "disk", "compare")} | {
     "pack": "archive",
     "unpack": "archive",
 }

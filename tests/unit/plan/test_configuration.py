@@ -14,8 +14,9 @@ import torch
 import yaml
 from conftest import ROOT, SCRIPTS
 from dnn_or_knn.networks import build
-from dnn_or_knn.plan import runs, startup
+from dnn_or_knn.plan import networks, runs, startup
 from dnn_or_knn.plan.configuration import load_overlays, resolve
+from dnn_or_knn.plan.feasible import doubts
 from dnn_or_knn.plan.reading import mistake_in, readable, with_source
 from dnn_or_knn.plan.registry import ARCHITECTURES
 from dnn_or_knn.plan.schema import load_schema
@@ -141,6 +142,23 @@ def test_a_wrong_block_is_named(changes: dict, sentence: str) -> None:
     assert sentence in str(caught.value)
 
 
+def test_a_dropped_data_set_or_architecture_takes_its_runs_with_it() -> None:
+    kept = {path: run for path, run in runs.create(PAPER).runs.items() if path.startswith("mnist/wrn-28-10/")}
+    without = {"datasets": {"cifar10": None, "cifar100": None}, "architectures": {"lenet": None, "mlp640": None}}
+    assert kept and runs.create(merge(PAPER, without)).runs == kept
+
+
+def test_classes_too_small_for_the_votes_of_all_neighbours_are_told() -> None:
+    def said(count: int) -> list[str]:
+        config = resolve(block(subset={"draw": "balanced", "count": count}, seeds=[0, 1]))
+        return list(doubts(config, runs.create(config).runs))
+
+    assert list(doubts(resolve(PAPER), runs.create(PAPER).runs)) == []
+    assert said(310) == []
+    (sentence,) = said(309)
+    assert "probes.knn takes 30 neighbours, but mnist/x has about 30.9 images of a class" in sentence
+
+
 def test_the_folder_of_the_data_may_name_the_environment(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("SCRATCH", "/scratch/me")
     monkeypatch.setenv("HOME", "/home/me")
@@ -184,14 +202,14 @@ def test_a_networks_depth_is_the_number_of_its_layers_with_weights(name: str) ->
     with torch.device("meta"):
         network = build.create(spec, channels=3, size=32, classes=10)
     layers = [module for module in network.modules() if isinstance(module, torch.nn.Conv2d | torch.nn.Linear)]
-    assert runs.depth(name) == len(layers)
-    assert runs.depth("wrn-28-10") == 28
+    assert networks.depth(name, {}) == len(layers)
+    assert networks.depth("wrn-28-10", {}) == 28
 
 
 def test_a_networks_depth_must_be_known(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setitem(ARCHITECTURES, "flat", {"module": "flat", "options": {}})
     with pytest.raises(UserError, match="the entry of 'flat' lacks its depth"):
-        runs.depth("flat")
+        networks.depth("flat", {})
 
 
 def test_one_name_cannot_mean_two_label_sets() -> None:

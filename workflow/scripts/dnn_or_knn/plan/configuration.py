@@ -13,9 +13,9 @@ from pathlib import Path
 from typing import Any
 
 from ..runtime.errors import UserError, nearest
-from . import datasets
+from . import datasets, networks
 from .reading import readable
-from .registry import ARCHITECTURES, DATASETS, PROBES
+from .registry import ANY_ARCHITECTURE, DATASETS, PROBES
 from .schema import SCHEMA_FILE, Schema, check, fill, load_schema, plain
 
 PAPER = SCHEMA_FILE.parents[2] / "config.yaml"
@@ -38,12 +38,13 @@ def load_overlays(*names: str | Path) -> dict[str, Any]:
 def resolve(config: Mapping[str, Any]) -> dict[str, Any]:
     """Return the configuration checked and complete.
 
-    Entries of `datasets`, `architectures` and `probes` that an overlay set to null are dropped. Raises `UserError`
-    naming the key, its value and what is allowed.
+    Entries of `datasets`, `architectures` and `probes` that an overlay set to null are dropped, and with a data set or an
+    architecture the runs on it. Raises `UserError` naming the key, its value and what is allowed.
     """
     schema = load_schema()
     plain(config, "config")
     complete = _without_null(copy.deepcopy(dict(config)))
+    networks.by_name(complete)
     check(complete, schema, "config")
     fill(complete, schema)
     complete["data"]["root"] = _folder(complete["data"]["root"])
@@ -51,7 +52,9 @@ def resolve(config: Mapping[str, Any]) -> dict[str, Any]:
     for name, options in complete["datasets"].items():
         datasets.complete(name, options)
     for name, options in complete["architectures"].items():
-        _options(options, architecture_entry(name)["options"], f"architectures.{name}")
+        _options(options, networks.entry(name, options)["options"] | ANY_ARCHITECTURE, f"architectures.{name}")
+        for key in [key for key in networks.NOT_BUILT if options[key] is None]:
+            del options[key]  # a specification without it means the same
     for name, options in complete["probes"].items():
         if not re.fullmatch(r"[a-z0-9][a-z0-9_-]*", name) or name == "dnn":
             raise UserError(
@@ -64,7 +67,10 @@ def resolve(config: Mapping[str, Any]) -> dict[str, Any]:
     _roles(complete)
     for key in ("runs", "more_runs"):
         for position, run in enumerate(complete[key]):
+            for names in ("architectures", "datasets"):
+                run[names] = [name for name in run[names] if config[names].get(name, {}) is not None]
             _run(run, complete, schema, f"{key}[{position}]")
+        complete[key] = [run for run in complete[key] if run["architectures"] and run["datasets"]]
     return complete
 
 
@@ -81,25 +87,6 @@ def choice_probes(config: Mapping[str, Any]) -> dict[str, dict[str, Any]]:
     return added
 
 
-def architecture_entry(name: str) -> dict[str, Any]:
-    """Return the registry's entry that a network's name matches, with the integers of the name under ``"values"``."""
-    for pattern, entry in ARCHITECTURES.items():
-        match = re.fullmatch(pattern, name)
-        if match:
-            values = {key: int(value) for key, value in match.groupdict().items()}
-            if entry["module"] == "wrn" and (values["depth"] < 10 or (values["depth"] - 4) % 6):
-                near = 6 * max(1, round((values["depth"] - 4) / 6)) + 4
-                raise UserError(
-                    f"config: architectures names '{name}', but a wide residual network has 6n + 4 layers; take "
-                    f"wrn-{near}-{values['width']}"
-                )
-            return entry | {"values": values}
-    known = ("mlp640", "lenet", "wrn-28-10")
-    raise UserError(
-        f"config: architectures names '{name}', which matches nothing in the registry{nearest(name, known)}"
-    )
-
-
 def _without_null(config: dict[str, Any]) -> dict[str, Any]:
     """Drop the entries that an overlay set to null, in place; of probes, `startup` knows which there were."""
     for key in ("datasets", "architectures", "probes"):
@@ -111,7 +98,7 @@ def _without_null(config: dict[str, Any]) -> dict[str, Any]:
                     f"config: datasets drops '{name}', which is not in the registry{nearest(name, DATASETS)}"
                 )
             if key == "architectures":
-                architecture_entry(name)
+                networks.entry(name, {"network": name} if ":" in name else {})
             del config[key][name]
     return config
 
@@ -135,7 +122,7 @@ def _options(options: dict[str, Any], properties: Schema, where: str) -> None:
 
 def _network_defaults(config: dict[str, Any]) -> None:
     """Give each architecture the options under `network` that it has and does not set itself, in place."""
-    entries = {name: architecture_entry(name) for name in config["architectures"]}
+    entries = {name: networks.entry(name, options) for name, options in config["architectures"].items()}
     known: Schema = {}
     for entry in entries.values():
         known |= entry["options"]

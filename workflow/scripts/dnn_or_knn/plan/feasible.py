@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from typing import Any
 
 from ..runtime.errors import UserError, nearest
@@ -40,6 +40,36 @@ def refuse(config: Config, runs: Mapping[str, Any]) -> None:
     _layers(probes, runs.values())
     _measures(config)
     _names(config, runs.values())
+
+
+def doubts(config: Config, runs: Mapping[str, Any]) -> Iterator[str]:
+    """Yield a sentence for each label set whose classes have too few images for the votes of all k neighbours.
+
+    A point's own class then cannot fill its neighbourhood: leave-one-out probabilities stay away from 1 and D_KL(k-NN‖DNN) on
+    train from 0, however much the network memorizes.
+
+    Parameters
+    ----------
+    config: complete, from `resolve`.
+    runs: path → `Run`.
+    """
+    said: set[tuple[str, str, str]] = set()
+    for run in runs.values():
+        count, classes = (run.subset or {}).get("count"), datasets.entry(config, run.dataset)["classes"]
+        for name, options in (config["probes"] | choice_probes(config)).items():
+            key = (run.dataset, run.labels, name)
+            if (
+                options["kind"] == "knn"
+                and count is not None
+                and count < (options["k"] + 1) * classes
+                and key not in said
+            ):
+                said.add(key)
+                yield (
+                    f"config: probes.{name} takes {options['k']} neighbours, but {run.dataset}/{run.labels} has about "
+                    f"{count / classes:.3g} images of a class, so that no train image can have all {options['k']} from its own: train "
+                    f"D_KL of {name} cannot go to 0; raise subset.count to more than {(options['k'] + 1) * classes}, or lower k"
+                )
 
 
 def _points(run: Any, images: int | None) -> int | None:

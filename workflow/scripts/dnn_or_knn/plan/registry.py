@@ -184,6 +184,44 @@ _ANY_NETWORK: Entry = {
 }
 _EMBEDDING = {"embedding": _number("Width of the embedding.", 640, minimum=1)}
 
+#: Options of every network.
+ANY_ARCHITECTURE: Entry = {
+    "title": _optional("string", "Its name in figures and on the page."),
+    "depth": _optional(
+        "integer",
+        "Layers with weights, by which figures and claims 1 and 2 order networks; of those by name null: after all others.",
+        minimum=1,
+    ),
+}
+#: A network by its library's name, or one's own (docs/your-own-network.md).
+NAMED: Entry = {
+    "module": "named",
+    "options": {
+        "network": {
+            "type": "string",
+            "minLength": 1,
+            "description": "`torchvision:<model>`, `timm:<model>`, or `<file>.py:<function>`, which is called with `channels`, `size`, `classes` and the `options`. "
+            "The entry's own name may be that instead.",
+        },
+        "layers": {
+            "type": ["string", "array"],
+            "items": {"type": "string"},
+            "default": "auto",
+            "description": "Probe points: names of modules in the order of execution, or `auto`, the stages.",
+        },
+        "classifier": {
+            "type": "string",
+            "default": "auto",
+            "description": "Name of the module that computes the logits, or `auto`, the last layer with one output a class.",
+        },
+        "options": {
+            "type": "object",
+            "default": {},
+            "description": "Keywords for what builds it, such as `{image_size: 64}`.",
+        },
+    },
+}
+
 #: name pattern (its groups are integers of the network) → module in `networks/`, layers with weights (`depth`, where it is
 #: no group of the name), options.
 ARCHITECTURES: dict[str, Entry] = {

@@ -8,8 +8,8 @@ from functools import cached_property
 from typing import Any
 
 from ..runtime.errors import UserError, nearest
-from . import datasets
-from .configuration import architecture_entry, resolve
+from . import datasets, networks
+from .configuration import resolve
 from .feasible import refuse
 
 
@@ -145,8 +145,7 @@ def network(config: Mapping[str, Any], architecture: str, dataset: str | None = 
 
     For a data set with a mean and a standard deviation the module is `normalized`, which holds the network within.
     """
-    entry = architecture_entry(architecture)
-    made = {"module": entry["module"], **entry["values"], **config["architectures"][architecture]}
+    made = networks.told(architecture, config["architectures"][architecture])
     options = config["datasets"][dataset] if dataset else {}
     if "mean" not in options:
         return made
@@ -157,17 +156,6 @@ def modules(network: Mapping[str, Any]) -> list[str]:
     """Return the modules that build a network, as specifications name them."""
     within = modules(network["network"]) if network["module"] == "normalized" else []
     return [f"networks/{network['module']}", *within]
-
-
-def depth(architecture: str) -> int:
-    """Return how many layers with weights lie between a network's input and its logits, as its name or the registry says."""
-    entry = architecture_entry(architecture)
-    layers = entry["values"].get("depth", entry.get("depth"))
-    if layers is None:
-        raise UserError(
-            f"registry: the entry of '{architecture}' lacks its depth, the number of layers with weights; add it"
-        )
-    return int(layers)
 
 
 def _same_labels(runs: Mapping[str, Run]) -> None:

@@ -16,11 +16,11 @@ import yaml
 
 from ..runtime.code_digest import SCRIPTS
 from ..runtime.files import sha256
-from . import atlas, datasets
+from . import atlas, datasets, networks
 from .configuration import choice_probes
 from .measuring import Measuring
 from .registry import MEASURES, PROBES, READ_OFF
-from .runs import Experiment, depth, modules
+from .runs import Experiment, modules
 from .told import named, read_off, specification, votes
 
 Wildcards = Mapping[str, Any]
@@ -196,7 +196,7 @@ class Jobs(Measuring):
             network=run.network,
             precision=run.training["precision"],
             batch_size=self.config["jobs"]["evaluation_batch"],
-            compile=self.config["jobs"]["evaluation_compile"],
+            compile=self.config["jobs"]["evaluation_compile"] and "networks/named" not in modules(run.network),
             steps=shard.steps,
             layers=["embedding"] if shard.layers == "embedding" else shard.layers,
             input_layer=self.config["layer_input"],
@@ -351,9 +351,9 @@ class Jobs(Measuring):
     # What figures and claims show.
 
     def _shown(self) -> dict[str, Any]:
-        figures = self.config["figures"]
+        figures, named = self.config["figures"], self.config["architectures"]
         return {
-            "architectures": sorted(self.config["architectures"], key=depth),
+            "architectures": sorted(named, key=lambda name: networks.depth(name, named[name])),
             "datasets": list(self.config["datasets"]),
             "architecture": figures["architecture"],
             "labels": {

@@ -28,6 +28,7 @@ from ..runtime.errors import UserError, nearest
 from ..runtime.files import bring_dates_back, read_json, remove, write_json, write_text
 from . import atlas, machine
 from .configuration import PAPER, load_overlays
+from .feasible import doubts
 from .machine import local_gpus
 from .reading import readable, with_source
 from .runs import Experiment, create
@@ -83,6 +84,8 @@ def _checked(config: Mapping[str, Any], files: list[str | Path], given: Any, loc
         update_config(complete, given)
         experiment = create(in_order(complete, load_overlays()))
         machine.refuse(experiment.config, experiment.runs, local=local)
+        for doubt in doubts(experiment.config, experiment.runs):
+            print(f"warning: {with_source(doubt, sources)}", file=sys.stderr)
     except UserError as error:
         raise UserError(with_source(str(error), sources)) from error
     return experiment

@@ -24,7 +24,7 @@ SAME: dict[str, str] = {
     # training/job.py: images that stay on disk
     "ca995aab668de8ac4bc44b5f41dbb95cb48029e4d98cba63ba5d849338c19528": "5dac018d7660b6893a4bd82ab1841e81d431e19b70777d3f4e99c1b0ef2a0db9",
     # training/step.py: a network's own normalization
-    "a8d6a85df844d2d1ca0f9f41ecbb0da6b18be4a2d2de78a0f728554f5d39209b": "c52b818cc46e6036be08847237be2b4403b0b6b5051fbb0e44744c190c62902f",
+    "f798e1f7a290225d7129e10748199c74d75615286978288fcdd2f53bf75afcb6": "c52b818cc46e6036be08847237be2b4403b0b6b5051fbb0e44744c190c62902f",
     # features/job.py: images that stay on disk
     "d5e77872586f72c433d3cb432bda8e6d68c9f128e53ce83e2d61d01da5269103": "1cd24561c33a8749149b9fe5819fe68cef339be165c2b72dd48b6b420bb5dcd3",
     # features/extraction.py: both

@@ -48,7 +48,7 @@ def needs(run: runs.Run, probes: dict[str, Any], entry: dict[str, Any], images: 
 
     from ..networks.build import create
 
-    with torch.device("meta"):
+    with torch.device("cpu" if "networks/named" in runs.modules(run.network) else "meta"):
         network = create(run.network, **{key: entry[key] for key in ("channels", "size", "classes")})
     weights = sum(tensor.numel() * tensor.element_size() for tensor in network.state_dict().values())
     points: Any = network.probe_points

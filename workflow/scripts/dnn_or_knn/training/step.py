@@ -149,6 +149,7 @@ class Trainer:
 
         The batch is halved, and stays so, when it does not fit into memory. `between` is called between batches.
         """
+        batch_size = min(batch_size, getattr(data.images, "at_a_time", batch_size))  # of images that stay on disk
         self.network.eval()
         right = torch.zeros((), dtype=torch.int64, device=self.device)
         done = 0

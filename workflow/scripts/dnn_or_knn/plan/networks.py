@@ -1,0 +1,101 @@
+"""The networks of a configuration: those of the registry by their names' patterns, and those of libraries and one's own."""
+
+from __future__ import annotations
+
+import math
+import re
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+from ..runtime.errors import UserError, nearest
+from ..runtime.files import sha256
+from .registry import ANY_ARCHITECTURE, ARCHITECTURES, NAMED
+
+#: What a folder of the results may be called.
+NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]*")
+#: Options that say what figures call a network or where they show it.
+NOT_BUILT = tuple(ANY_ARCHITECTURE)
+
+
+def folder_name(name: str) -> str:
+    """Return what a network that is named by its source is called in the results: `torchvision-resnet18`, `mynet-build`."""
+    return re.sub(r"[^A-Za-z0-9._-]+", "-", name.rpartition("/")[2].replace(".py:", "-")).strip("-.") or "network"
+
+
+def by_name(config: dict[str, Any]) -> None:
+    """Give each network under a source's name, such as `torchvision:resnet18`, a folder's name, wherever it stands, in place."""
+    architectures = config.get("architectures")
+    if not isinstance(architectures, dict):
+        return
+    names = {name: folder_name(name) for name in architectures if ":" in name}
+    for name, folder in names.items():
+        if folder in architectures:
+            raise UserError(
+                f"config: architectures names '{name}' and '{folder}', which have one folder; give one a name of its own"
+            )
+    config["architectures"] = {
+        names.get(name, name): {"network": name} | options if name in names and isinstance(options, dict) else options
+        for name, options in architectures.items()
+    }
+    for key in ("runs", "more_runs"):
+        for block in config.get(key) or []:
+            if isinstance(block, dict) and isinstance(block.get("architectures"), list):
+                block["architectures"] = [
+                    names.get(name, name) if isinstance(name, str) else name for name in block["architectures"]
+                ]
+    figures = config.get("figures")
+    if isinstance(figures, dict) and isinstance(figures.get("architecture"), str):
+        figures["architecture"] = names.get(figures["architecture"], figures["architecture"])
+
+
+def entry(name: str, options: Mapping[str, Any]) -> dict[str, Any]:
+    """Return the registry's entry of a network, with the integers of its name under ``"values"``."""
+    if "network" in options:
+        if not NAME.fullmatch(name):
+            raise UserError(f"config: architectures has the name '{name}'; use letters, digits, -, . and _")
+        return NAMED | {"values": {}}
+    for pattern, found in ARCHITECTURES.items():
+        match = re.fullmatch(pattern, name)
+        if match:
+            values = {key: int(value) for key, value in match.groupdict().items()}
+            if found["module"] == "wrn" and (values["depth"] < 10 or (values["depth"] - 4) % 6):
+                near = 6 * max(1, round((values["depth"] - 4) / 6)) + 4
+                raise UserError(
+                    f"config: architectures names '{name}', but a wide residual network has 6n + 4 layers; take "
+                    f"wrn-{near}-{values['width']}"
+                )
+            return found | {"values": values}
+    known = ("mlp640", "lenet", "wrn-28-10")
+    raise UserError(
+        f"config: architectures names '{name}', which matches nothing in the registry{nearest(name, known)}; a library's or your "
+        "own is torchvision:<model>, timm:<model> or <file>.py:<function>"
+    )
+
+
+def told(name: str, options: Mapping[str, Any]) -> dict[str, Any]:
+    """Return the network's part of a specification: module, integers of the name, options; of one's own file its digest."""
+    found = entry(name, options)
+    made = {"module": found["module"], **found["values"]}
+    made |= {key: value for key, value in options.items() if key not in NOT_BUILT}
+    source = options.get("network", "").rpartition(":")[0]
+    if "network" in options and source not in ("torchvision", "timm"):
+        if not source.endswith(".py") or not Path(source).is_file():
+            raise UserError(
+                f"config: architectures.{name}.network is '{options['network']}'; write torchvision:<model>, timm:<model>, or "
+                "<file>.py:<function> of a file that is there"
+            )
+        made["sha256"] = sha256(source)
+    return made
+
+
+def depth(name: str, options: Mapping[str, Any]) -> float:
+    """Return how many layers with weights lie between a network's input and its logits, as its options, its name or the
+    registry says; infinity for one of a library."""
+    found = entry(name, options)
+    layers = options.get("depth") or found["values"].get("depth", found.get("depth"))
+    if layers is None and "network" in options:
+        return math.inf
+    if layers is None:
+        raise UserError(f"registry: the entry of '{name}' lacks its depth, the number of layers with weights; add it")
+    return float(layers)

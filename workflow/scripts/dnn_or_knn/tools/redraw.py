@@ -1,0 +1,74 @@
+"""Draw an archive's figures, claims and page again, with the code of this checkout.
+
+    python workflow/scripts/results.py redraw results/reference/cpu.tar.gz [snakemake's other options]
+
+Unpacks the archive into results/ and runs the stages after the measures, from the archive's tables and under the archive's
+configuration, on a laptop. Nothing is trained, extracted or probed, whatever the code of those stages has become since.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import subprocess
+import sys
+import tarfile
+import tempfile
+from pathlib import Path
+from typing import Any
+
+import yaml
+
+from ..plan.configuration import PAPER, load_overlays
+from ..plan.startup import FROZEN
+from ..runtime.errors import UserError
+from .archive import unpack
+
+#: The rules that read the experiment's tables alone.
+DRAWN = ("figure", "training_curves", "claims", "published", "choices", "report")
+
+
+def overlay(config: dict[str, Any]) -> dict[str, Any]:
+    """Return a complete configuration as an overlay of config.yaml: what only the latter has is dropped."""
+    paper = load_overlays()
+    dropped = {
+        key: dict.fromkeys(paper[key].keys() - config[key].keys()) for key in ("datasets", "architectures", "probes")
+    }
+    return config | {key: config[key] | names for key, names in dropped.items()}
+
+
+def frozen(archive: Path) -> dict[str, Any]:
+    """Return the configuration that an archive's results were made with."""
+    try:
+        with tarfile.open(archive, "r:gz") as tar:
+            name = next(name for name in tar.getnames() if Path(name).name == FROZEN)
+            file = tar.extractfile(name)
+            config: dict[str, Any] = json.load(file)["config"] if file else {}
+            return config
+    except FileNotFoundError as error:
+        raise UserError(f"{error.filename} does not exist") from error
+    except (tarfile.TarError, EOFError, OSError, StopIteration, ValueError, KeyError, TypeError) as error:
+        raise UserError(f"{archive} holds no configuration; it was not made by pack") from error
+
+
+def draw(config: dict[str, Any], given: list[str]) -> int:
+    """Run the stages after the measures of an experiment that lies under results/, and return Snakemake's exit status."""
+    with tempfile.TemporaryDirectory() as folder:
+        file = Path(folder, f"{config['experiment']}.yaml")
+        file.write_text(yaml.safe_dump(overlay(config), sort_keys=False), encoding="utf-8")
+        command = [sys.executable, "-m", "snakemake", "--cores", "all", "--configfile", str(file)]
+        command += ["--snakefile", str(PAPER.with_name("Snakefile")), "--rerun-triggers", "mtime"]
+        command += ["--allowed-rules", "all", *DRAWN, "--forcerun", *DRAWN]
+        return subprocess.run([*command, *given]).returncode
+
+
+def main(command: str, words: list[str]) -> int:
+    """Unpack an archive and draw what it shows."""
+    parser = argparse.ArgumentParser(
+        prog=f"results.py {command}", description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
+    parser.add_argument("archive", type=Path, help="the archive, .tar.gz, from pack")
+    args, given = parser.parse_known_args(words)
+    config = frozen(args.archive)
+    print(f"{unpack(args.archive)} files unpacked, every digest fits")
+    return draw(config, given)

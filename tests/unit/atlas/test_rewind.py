@@ -163,6 +163,13 @@ def test_the_last_stage_is_the_last_block_and_all_that_follows(network: dict[str
         assert sum(name.startswith(prefix) for prefix in layers.values()) == 1, name
 
 
+def test_the_layers_of_a_wrapped_network_are_those_inside() -> None:
+    wrapped = torch.nn.Module()
+    wrapped.model = built(WRN)
+    layers = rewind.layers_of(wrapped)
+    assert list(layers) == LAYERS and layers["unit_1_1"] == "model.units.unit_1_1."
+
+
 def test_the_stage_writes_the_table(tmp_path: Path) -> None:
     part = made(tmp_path, WRN)
     output = tmp_path / "run/measures/rewind/run.json"

@@ -11,7 +11,8 @@ classes are those that occur, C of them: one without members has no mean and tak
 - Neural collapse (Papyan, Han and Donoho, arXiv 2008.08186), with class means μ_c, their mean μ_G and M the rows μ_c − μ_G:
   `nc1` = Tr(Σ_W Σ_B⁺) / C, Σ_W the mean over images of (h − μ_c)(h − μ_c)ᵀ, Σ_B = MᵀM / C; `nc2_norms`, the standard deviation of
   |M_c| over their mean; `nc2_angles`, the standard deviation of the cosines of two classes; `nc2_simplex`, the mean of
-  |cos + 1/(C − 1)|; `nc3` = |W/|W| − M/|M||² in Frobenius norms, W the last layer's weights, at the embedding alone; `nc4`, the share
+  |cos + 1/(C − 1)|; `nc3` = |W/|W| − M/|M||² in Frobenius norms, W the last layer's weights, at the embedding alone and in the
+  paper's networks (those of libraries keep them elsewhere); `nc4`, the share
   of images to whose nearest class mean (L2, ties to the lowest class) the network's answer does not go. All are 0 at collapse.
   Theirs are for classes of one size, where their global mean is μ_G. Missing but for `nc4`: one class, or class means that coincide.
 - `cka`: linear CKA (Kornblith et al. 2019) with each layer probed at this step, in the network's order, this one included;

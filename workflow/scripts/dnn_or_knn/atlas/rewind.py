@@ -59,14 +59,22 @@ def measure(part: Part) -> Columns:
         return by_rows(sorted(rows(), key=lambda row: (order.index(row["layer"]), row["step"])))
 
 
-def layers_of(network: nn.Module) -> dict[str, str]:
-    """Return the layers of a network that hold weights, in its order, each with what its entries of the weights begin with."""
+def layers_of(network: nn.Module, within: str = "") -> dict[str, str]:
+    """Return the layers of a network that hold weights, in its order, each with what its entries of the weights begin with.
+
+    A layer is a module of the network itself, or of what the network wraps, or of a dictionary of modules.
+    """
+    children = {name: child for name, child in network.named_children() if child.state_dict()}
+    if len(children) == 1:
+        ((name, child),) = children.items()
+        if any(inner.state_dict() for inner in child.children()):
+            return layers_of(child, f"{within}{name}.")
     found: dict[str, str] = {}
-    for name, child in network.named_children():
+    for name, child in children.items():
         if isinstance(child, nn.ModuleDict):
-            found |= {inner: f"{name}.{inner}." for inner in child}
-        elif child.state_dict():
-            found[name] = f"{name}."
+            found |= {inner: f"{within}{name}.{inner}." for inner in child}
+        else:
+            found[name] = f"{within}{name}."
     return found
 
 

@@ -13,6 +13,7 @@ import argparse
 import sys
 from pathlib import Path
 
+from dnn_or_knn.figures import words
 from dnn_or_knn.report import page
 from dnn_or_knn.runtime import command_line, files, results
 
@@ -26,6 +27,8 @@ def main(args: argparse.Namespace) -> None:
     inputs += [folder / "figures" / f"{name}.json" for name in [*page.FIGURES, "training"]]
     for path in inputs:
         results.read(path)
+    blocks = [args.spec["config"].get(key, {}) for key in ("datasets", "architectures", "subjects")]
+    words.TITLES.update({name: o["title"] for block in blocks for name, o in block.items() if o.get("title")})
     html = args.output.with_suffix(".html")
     choices, later = (next(iter(given), None) for given in (args.choices, args.later))
     shown = page.render(folder, args.spec["config"], choices, overlays, later=later, beside=args.beside)

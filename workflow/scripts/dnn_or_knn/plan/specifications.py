@@ -9,7 +9,7 @@ from __future__ import annotations
 import functools
 import hashlib
 import re
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from typing import Any, NamedTuple
 
 import yaml
@@ -21,33 +21,11 @@ from .configuration import choice_probes
 from .measuring import Measuring
 from .registry import MEASURES, PROBES, READ_OFF
 from .runs import Experiment, modules
-from .told import named, read_off, specification, votes
+from .told import MANIFESTS, SHARD, named, read_off, specification, votes
 
 Wildcards = Mapping[str, Any]
 #: Characters of a specification above which a job is given a file: a command may have 128 KiB, and a probe's has two.
 LONGEST = 40_000
-SHARD = r"(?:steps\d+-|layers)\d+"
-RUN = "{dataset}/{architecture}/{labels}/seed{seed}"
-#: The manifest that each rule makes, without its `.json`, below the experiment's folder.
-MANIFESTS = {
-    "prepare": "{dataset}/store/store",
-    "labels": "{dataset}/labels/{labels}/seed{seed}/labels",
-    "train": f"{RUN}/training",
-    "features": f"{RUN}/features/{{shard}}",
-    "probe": f"{RUN}/probes/{{probe}}/{{shard}}",
-    "measures": f"{RUN}/measures/measures",
-    "collect": "measures/measures",
-    "figure": "figures/figure{figure}",
-    "training_curves": "figures/training",
-    "claims": "claims/claims",
-    "later_claims": "claims/later",
-    "published": "claims/published",
-    "choices": "claims/choices",
-    "report": "report",
-    **{f"measure_{reads}": f"{RUN}/measures/{{measure}}/{{part}}" for reads in ("outputs", "features", "weights")},
-    "measure_table": "measures/{measure}",
-    "beside_figure": "figures/{beside}",
-}
 
 
 class Task(NamedTuple):
@@ -73,6 +51,11 @@ FIGURES = {
 EVERY_NETWORK = {1, 2, 3}
 
 
+def _any_of(words: Iterable[str]) -> str:
+    """Return a regular expression that matches these words; none, if there are none."""
+    return "|".join(map(re.escape, sorted(words))) or "(?!)"
+
+
 @functools.cache
 def published() -> dict[str, Any]:
     """Return the published numbers, `workflow/resources/published.yaml`."""
@@ -92,14 +75,22 @@ class Jobs(Measuring):
         """Return what each wildcard can be, so that no path is read in two ways."""
         names = {
             "dataset": self.config["datasets"],
-            "architecture": self.config["architectures"],
+            "architecture": networks.names(self.config),
             "labels": {run.labels for run in self.experiment.runs.values()},
             "probe": self.probes,
             "measure": MEASURES,
             "beside": {name for entry in MEASURES.values() for name in entry.get("figures", [])},
         }
-        alternatives = {name: "|".join(map(re.escape, sorted(words))) for name, words in names.items()}
+        alternatives = {name: _any_of(words) for name, words in names.items()}
         return alternatives | {"seed": r"\d+", "shard": SHARD, "part": f"{atlas.WHOLE}|{SHARD}"}
+
+    def trained(self) -> str:
+        """Return which architectures are trained here, as a wildcard's constraint."""
+        return _any_of(self.config["architectures"])
+
+    def imported(self) -> str:
+        """Return which stand for weights that were trained elsewhere, as a wildcard's constraint."""
+        return _any_of(self.config.get("subjects", {}))
 
     # All jobs, and how one is told its specification.
 
@@ -118,7 +109,7 @@ class Jobs(Measuring):
             yield "labels", {"dataset": dataset, "labels": labels, "seed": str(seed)}
         for run in runs:
             of_run = {name: str(getattr(run, name)) for name in ("dataset", "architecture", "labels", "seed")}
-            yield "train", of_run
+            yield "train" if run.weights is None else "import_weights", of_run
             for shard in self.experiment.shards(run):
                 yield "features", of_run | {"shard": shard.name}
                 yield from (("probe", of_run | {"probe": probe, "shard": shard.name}) for probe in self.probes)
@@ -183,6 +174,22 @@ class Jobs(Measuring):
             accuracy_at=sorted({*run.evaluations} - {*run.checkpoints}),
             **({"stream": True} if stream else {}),
         )
+
+    def import_weights(self, wildcards: Wildcards) -> str:
+        """One network's weights from elsewhere."""
+        run = self.experiment.run(wildcards)
+        weights = {str(step): file for step, file in sorted((run.weights or {}).items())}
+        return specification(
+            "import_weights.py",
+            *modules(run.network),
+            network=run.network,
+            weights=weights,
+            sizes={step: datasets.fingerprint(file) for step, file in weights.items()},
+        )
+
+    def weights(self, wildcards: Wildcards) -> list[str]:
+        """Return the files of the weights of a subject."""
+        return list((self.experiment.run(wildcards).weights or {}).values())
 
     def features(self, wildcards: Wildcards) -> str:
         """The extraction of one shard."""
@@ -351,9 +358,11 @@ class Jobs(Measuring):
     # What figures and claims show.
 
     def _shown(self) -> dict[str, Any]:
-        figures, named = self.config["figures"], self.config["architectures"]
+        figures, config = self.config["figures"], self.config
         return {
-            "architectures": sorted(named, key=lambda name: networks.depth(name, named[name])),
+            "architectures": sorted(
+                networks.names(config), key=lambda name: networks.depth(*networks.settings(config, name))
+            ),
             "datasets": list(self.config["datasets"]),
             "architecture": figures["architecture"],
             "labels": {
@@ -366,8 +375,8 @@ class Jobs(Measuring):
 
     def _titles(self) -> dict[str, Any]:
         """Return what figures call data sets and networks, where the configuration says."""
-        blocks = (self.config["datasets"], self.config["architectures"])
-        titles = {name: o["title"] for block in blocks for name, o in block.items() if "title" in o}
+        blocks = (self.config["datasets"], self.config["architectures"], self.config.get("subjects", {}))
+        titles = {name: o["title"] for block in blocks for name, o in block.items() if o.get("title")}
         return {"titles": titles} if titles else {}
 
     def _runs_of(self, number: int) -> dict[str, Any]:

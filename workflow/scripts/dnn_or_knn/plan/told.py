@@ -1,4 +1,4 @@
-"""What a job is told, as one canonical text."""
+"""What a job is told, as one canonical text, and the manifest that it makes."""
 
 from __future__ import annotations
 
@@ -10,6 +10,30 @@ from ..runtime.files import canonical
 from .configuration import weighted_vote
 from .registry import READ_OFF
 from .runs import Run
+
+SHARD = r"(?:steps\d+-|layers)\d+"
+RUN = "{dataset}/{architecture}/{labels}/seed{seed}"
+#: The manifest that each rule makes, without its `.json`, below the experiment's folder.
+MANIFESTS = {
+    "prepare": "{dataset}/store/store",
+    "labels": "{dataset}/labels/{labels}/seed{seed}/labels",
+    "train": f"{RUN}/training",
+    "import_weights": f"{RUN}/training",
+    "features": f"{RUN}/features/{{shard}}",
+    "probe": f"{RUN}/probes/{{probe}}/{{shard}}",
+    "measures": f"{RUN}/measures/measures",
+    "collect": "measures/measures",
+    "figure": "figures/figure{figure}",
+    "training_curves": "figures/training",
+    "claims": "claims/claims",
+    "later_claims": "claims/later",
+    "published": "claims/published",
+    "choices": "claims/choices",
+    "report": "report",
+    **{f"measure_{reads}": f"{RUN}/measures/{{measure}}/{{part}}" for reads in ("outputs", "features", "weights")},
+    "measure_table": "measures/{measure}",
+    "beside_figure": "figures/{beside}",
+}
 
 
 def specification(script: str, *modules: str, **values: Any) -> str:

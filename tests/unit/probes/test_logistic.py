@@ -8,7 +8,7 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
-from dnn_or_knn.probes.logistic import exact, run
+from dnn_or_knn.probes.logistic import Objective, exact, run
 from dnn_or_knn.probes.solvers import multinomial, softmax_problem
 from dnn_or_knn.probes.solvers.l1_logistic import evaluate, fit_lasso
 from dnn_or_knn.probes.solvers.multinomial import fit_softmax
@@ -196,12 +196,11 @@ def test_fewer_points_than_dimensions_keep_their_certificate(
     random = np.random.default_rng(seed)
     labels = np.arange(30) % 3
     x = 10.0**size * (distance * random.normal(size=(3, 50))[labels] + random.normal(size=(30, 50)) + offset)
-    told = {"penalty": "l2", "C": C, "tolerance": 1e-6}
-    model = exact(torch.tensor(x), torch.tensor(labels), 3, multiclass="multinomial", **told)
+    model = exact(torch.tensor(x), torch.tensor(labels), 3, Objective("l2", "multinomial", C, 1e-6))
     assert model.weights.shape == (50, 3)
     assert model.gap <= 1e-6
     assert true_gap(x, labels, model.weights.numpy(), model.intercepts.numpy(), C) <= 1.1e-6
-    each = exact(torch.tensor(x), torch.tensor(labels), 3, multiclass="ovr", **told)
+    each = exact(torch.tensor(x), torch.tensor(labels), 3, Objective("l2", "ovr", C, 1e-6))
     assert each.gap <= 1e-6
     for c in range(3):
         two, biases = (

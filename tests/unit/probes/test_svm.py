@@ -152,6 +152,26 @@ def test_small_pairs_start_from_libsvm_and_end_where_the_interior_point_does(
     np.testing.assert_array_equal(guessed.arrays["train_decision"], anew.arrays["train_decision"])
 
 
+def test_guesses_are_polished_on_two_threads_as_on_one() -> None:
+    """MKL's batched LU factors ended there in errors, or never."""
+    random = torch.Generator().manual_seed(0)
+    points = torch.randn(6, 200, 61, generator=random, dtype=torch.float64)
+    points[:, :, -1] = 1
+    signs = torch.where(torch.arange(200) % 2 == 0, 1.0, -1.0).double().repeat(6, 1)
+    problems = Problems(points, signs, 1.0, False, torch.zeros(60).double())
+    alpha = torch.randint(0, 3, (6, 200), generator=random).double() / 2  # 0, free, C
+    free = (alpha == 0.5) & (torch.rand(6, 200, generator=random) < 0.5)
+    alpha = torch.where(free, 0.5, alpha.round())
+    one = libsvm.polished(problems, alpha)
+    try:
+        torch.set_num_threads(2)
+        two = libsvm.polished(problems, alpha)
+    finally:
+        torch.set_num_threads(1)
+    for here, there in zip(one, two, strict=True):
+        torch.testing.assert_close(there, here)
+
+
 def test_a_bad_guess_is_mended(monkeypatch: pytest.MonkeyPatch) -> None:
     train, labels = blobs(60, 20, 4, distance=0.2)
     good = fit(train, labels, loss="hinge", multiclass="ovo")

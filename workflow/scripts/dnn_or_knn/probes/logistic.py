@@ -14,7 +14,7 @@ from __future__ import annotations
 
 import time
 from dataclasses import dataclass, replace
-from typing import Any
+from typing import Any, NamedTuple
 
 import numpy as np
 import torch
@@ -42,6 +42,15 @@ class Model:
     objective: float
     gap: float
     iterations: int
+
+
+class Objective(NamedTuple):
+    """What is minimised (see the module), and the relative gap at which a fit ends."""
+
+    penalty: str
+    multiclass: str
+    C: float
+    tolerance: float
 
 
 def run(
@@ -73,6 +82,7 @@ def run(
     """
     started = time.perf_counter()
     penalty, multiclass = options.get("penalty", "l2"), options.get("multiclass", "multinomial")
+    C, tolerance = float(options.get("C", 1.0)), float(options.get("tolerance", 1e-6))
     if penalty == "l1" and multiclass == "multinomial":
         raise UserError("penalty l1 goes with multiclass ovr alone, as in liblinear; set `multiclass: ovr`")
     present = check_input(train, labels, test, classes)
@@ -82,9 +92,8 @@ def run(
         return ProbeResult({**single.arrays, **reduced.arrays()}, {**single.report, "seconds": {"fit": 0.0}})
     features = torch.as_tensor(reduced.train, device=device)
     targets = torch.as_tensor(np.searchsorted(present, labels), device=device)
-    C, tolerance = float(options.get("C", 1.0)), float(options.get("tolerance", 1e-6))
     fit = reference if options.get("backend", "exact") == "reference" else exact
-    model = fit(features, targets, len(present), penalty=penalty, multiclass=multiclass, C=C, tolerance=tolerance)
+    model = fit(features, targets, len(present), Objective(penalty, multiclass, C, tolerance))
     fitted = time.perf_counter()
     arrays: dict[str, np.ndarray] = {}
     for split, values in (("train", reduced.train), ("test", reduced.test)):
@@ -106,23 +115,15 @@ def run(
     return ProbeResult({**arrays, **reduced.arrays()}, report)
 
 
-def exact(
-    features: torch.Tensor,
-    targets: torch.Tensor,
-    classes: int,
-    *,
-    penalty: str,
-    multiclass: str,
-    C: float,
-    tolerance: float,
-) -> Model:
+def exact(features: torch.Tensor, targets: torch.Tensor, classes: int, objective: Objective) -> Model:
     """Fit by the solvers of this project; `targets` (N,) are 0 … classes − 1, each of which occurs."""
+    penalty, multiclass, C, tolerance = objective
     if penalty == "l2" and len(features) < features.shape[1]:
         # The optimal weights lie in the span of the centred points: they are turned into as many dimensions as there are.
         mean = features.mean(0, dtype=torch.float64)
         basis = span(features - mean)
         turned = (features - mean) @ basis
-        model = exact(turned, targets, classes, penalty=penalty, multiclass=multiclass, C=C, tolerance=tolerance)
+        model = exact(turned, targets, classes, objective)
         weights = basis @ model.weights
         return replace(model, weights=weights, intercepts=model.intercepts - mean @ weights)
     if multiclass == "multinomial":
@@ -149,19 +150,11 @@ def _one(points: Points, own: torch.Tensor, C: float, tolerance: float) -> Model
     return Model(weights, intercepts, 2 * two.objective, two.gap, two.iterations)
 
 
-def reference(
-    features: torch.Tensor,
-    targets: torch.Tensor,
-    classes: int,
-    *,
-    penalty: str,
-    multiclass: str,
-    C: float,
-    tolerance: float,
-) -> Model:
+def reference(features: torch.Tensor, targets: torch.Tensor, classes: int, objective: Objective) -> Model:
     """Fit the same objective with scikit-learn, and certify what it finds by our formula."""
     from sklearn.linear_model import LogisticRegression
 
+    penalty, multiclass, C, _ = objective
     x, y = features.double().cpu().numpy(), targets.cpu().numpy()
     if multiclass == "multinomial":
         # With two classes scikit-learn fits one weight vector w, where the softmax has ±w/2 and half the penalty.
@@ -171,8 +164,8 @@ def reference(
             coefficients, intercepts = (np.concatenate([-v, v]) / 2 for v in (coefficients, intercepts))
         weights = torch.as_tensor(coefficients.T.copy(), device=features.device)
         biases = torch.as_tensor(intercepts, device=features.device)
-        objective, gap = evaluate_softmax(features, targets, weights, biases, C)
-        return Model(weights, biases - biases.mean(), objective, gap, int(fitted.n_iter_.max()))
+        value, gap = evaluate_softmax(features, targets, weights, biases, C)
+        return Model(weights, biases - biases.mean(), value, gap, int(fitted.n_iter_.max()))
     return _together([_one_reference(features, x, targets == c, penalty, C) for c in range(classes)])
 
 

@@ -16,12 +16,13 @@ the lowest class.
 
 from __future__ import annotations
 
+import functools
 import math
 import time
 import warnings
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass, replace
-from typing import Any
+from typing import Any, NamedTuple
 
 import numpy as np
 import torch
@@ -45,8 +46,7 @@ LIBSVM_ITERATIONS = 10_000_000
 Solver = Callable[[Problems, Solution | None], Solution]
 
 
-@dataclass(frozen=True)
-class Fit:
+class Fit(NamedTuple):
     """All two-class fits of one evaluation, one row each.
 
     Parameters
@@ -215,36 +215,29 @@ def _fit(
         features, mean = features @ basis, (basis * mean[:, None]).sum(0)
     points = torch.cat([features, torch.ones_like(features[:, :1])], dim=1)
     batches = _pairs if targets.shape[1] == 2 else _rests
-    solver = _reference(settings) if settings.backend == "reference" else _exact(settings)
-    parts, inner = [], []
-    for problems, held, bases, starts in batches(points, labels, fold, targets, mean, settings):
+    exact = functools.partial(solve, tolerance=settings.tolerance)
+    solver = _reference(settings) if settings.backend == "reference" else exact
+    parts: list[Fit] = []
+    for problems, held, bases, starts in batches((points, labels, fold, mean), targets, settings):
         part = _fit_batch(problems, held, solver, int(fold.max()) + 1, starts)
-        weights, intercepts = problems.plain(part.weights)
-        inner.append(weights if bases is None else torch.bmm(bases, weights[:, :, None])[:, :, 0])
-        parts.append(replace(part, weights=intercepts[:, None]))
-    coefficients = torch.cat(inner) if basis is None else torch.cat(inner) @ basis.T
-    weights = torch.cat([coefficients, torch.cat([part.weights for part in parts])], dim=1)
-    slope, offset, objective, gap, fold_gap = (
-        torch.cat([getattr(part, name) for part in parts])
-        for name in ("slope", "offset", "objective", "gap", "fold_gap")
-    )
-    return Fit(weights, slope, offset, objective, gap, fold_gap, max(part.iterations for part in parts))
+        inner, intercepts = problems.plain(part.weights)
+        inner = inner if bases is None else torch.bmm(bases, inner[:, :, None])[:, :, 0]
+        inner = inner if basis is None else inner @ basis.T
+        parts.append(part._replace(weights=torch.cat([inner, intercepts[:, None]], dim=1)))
+    *tensors, iterations = zip(*parts, strict=True)
+    return Fit._make([*map(torch.cat, tensors), max(iterations)])
 
 
+#: Points (N, d + 1) without their mean, labels and folds (N,), and the mean (d,).
+Data = tuple[torch.Tensor, torch.Tensor, torch.Tensor, torch.Tensor]
 #: Problems, the folds (B or 1, n) of their points, a basis (B, d, r) of each one's features if not that of all, and guesses of
 #: their solutions: on all points, and without each fold.
 Batch = tuple[Problems, torch.Tensor, torch.Tensor | None, list[Solution]]
 
 
-def _rests(
-    points: torch.Tensor,
-    labels: torch.Tensor,
-    fold: torch.Tensor,
-    targets: torch.Tensor,
-    mean: torch.Tensor,
-    settings: Settings,
-) -> Iterator[Batch]:
+def _rests(data: Data, targets: torch.Tensor, settings: Settings) -> Iterator[Batch]:
     """Yield batches of class-against-rest problems over shared points."""
+    points, labels, fold, mean = data
     count, dimensions = points.shape
     kernel = None
     if settings.squared and settings.backend == "exact" and count < dimensions:
@@ -255,15 +248,9 @@ def _rests(
         yield Problems(points, signs, settings.C, settings.squared, mean, kernel), fold[None], None, []
 
 
-def _pairs(
-    points: torch.Tensor,
-    labels: torch.Tensor,
-    fold: torch.Tensor,
-    targets: torch.Tensor,
-    mean: torch.Tensor,
-    settings: Settings,
-) -> Iterator[Batch]:
+def _pairs(data: Data, targets: torch.Tensor, settings: Settings) -> Iterator[Batch]:
     """Yield batches of class-against-class problems over copies of their points."""
+    points, labels, fold, mean = data
     dimensions = points.shape[1]
     members = [torch.nonzero(labels == label)[:, 0] for label in range(int(labels.max()) + 1)]
     rows = [torch.cat([members[i], members[j]]) for i, j in targets.tolist()]
@@ -312,10 +299,6 @@ def _fit_batch(problems: Problems, fold: torch.Tensor, solver: Solver, folds: in
         left_out = torch.where(held, scores(problems.points, weights), left_out)
     slope, offset = fit_sigmoids(left_out, problems.signs)
     return Fit(whole.weights, slope, offset, whole.objective, whole.gap, fold_gap, iterations)
-
-
-def _exact(settings: Settings) -> Solver:
-    return lambda problems, start: solve(problems, start, tolerance=settings.tolerance)
 
 
 def _reference(settings: Settings) -> Solver:

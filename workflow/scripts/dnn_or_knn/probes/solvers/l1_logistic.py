@@ -15,6 +15,8 @@ from dataclasses import dataclass
 
 import torch
 
+from .svm_problem import cholesky
+
 #: Factor by which the barrier is lowered, least step at which it is, and the line search's constants.
 LOWER, LEAST, ARMIJO, SHRINK = 2.0, 0.5, 0.01, 0.5
 
@@ -85,7 +87,7 @@ def _newton(
     gradient_w, gradient_u = t * slope - above + below, t - above - below
     curvature = t * C * (rows.T @ (rows * (share * (1 - share))[:, None]))
     curvature.diagonal().add_(first - mixed**2 / first)
-    factor = _cholesky(curvature)
+    factor = cholesky(curvature[None])[0]
     towards_w = torch.cholesky_solve((mixed / first * gradient_u - gradient_w)[:, None], factor)[:, 0]
     towards_u = -(gradient_u + mixed * towards_w) / first
     descent = float(gradient_w @ towards_w + gradient_u @ towards_u)
@@ -103,13 +105,3 @@ def _newton(
             return *trial, step
         step *= SHRINK
     return w, u, 0.0
-
-
-def _cholesky(matrix: torch.Tensor) -> torch.Tensor:
-    """Return the lower Cholesky factor of a matrix whose diagonal is lifted if rounding has made it indefinite."""
-    factor, failed = torch.linalg.cholesky_ex(matrix)
-    lift = 1e-15
-    while bool(failed) and lift < 1:
-        factor, failed = torch.linalg.cholesky_ex(matrix + torch.diag(lift * matrix.diagonal().abs()))
-        lift *= 10
-    return factor

@@ -12,7 +12,7 @@ import warnings
 import numpy as np
 import torch
 
-from .svm_problem import Problems, Solution, pull
+from .svm_problem import Problems, Solution, cholesky, pull
 
 #: The most points of a pair for which a guess is worth its time.
 SMALL = 256
@@ -23,14 +23,13 @@ STEPS = 3000
 def start(
     guess: torch.Tensor, problems: Problems, rows: torch.Tensor, labels: torch.Tensor, pairs: torch.Tensor
 ) -> Solution:
-    """Return where to start problems over `rows` (B, n) of all points, about `pairs` (B, 2), from a guess; gaps are not known."""
+    """Return where to start problems over `rows` (B, n) of all points, about `pairs` (B, 2), from a guess; P and gaps are not known."""
     first, second = pairs[:, :1], pairs[:, 1:]
     other = torch.where(labels[rows] == first, second, first)
     alpha, intercept = polished(problems, guess[rows, other] * problems.signs.abs())
     weights = pull(problems.points, problems.signs * alpha)
     weights[:, -1] = intercept
-    unknown = torch.full_like(intercept, torch.inf)
-    return Solution(weights, alpha, unknown, unknown.clone(), 0)
+    return Solution(weights, alpha, intercept, torch.full_like(intercept, torch.inf), 0)
 
 
 def polished(problems: Problems, alpha: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
@@ -38,20 +37,21 @@ def polished(problems: Problems, alpha: torch.Tensor) -> tuple[torch.Tensor, tor
 
     Solves y f = 1 for the free points and Σ α y = 0. Where none is free, or others should be, nothing is gained: a gap will tell.
     """
-    points, signs, C = problems.points[:, :, :-1], problems.signs, problems.C
+    signs, C = problems.signs, problems.C
     free = ((alpha > 0) & (alpha < C)).to(alpha.dtype)  # libsvm ends at the bounds themselves
-    signed = points * signs[:, :, None]
+    # The last column, of ones, adds (Σ α y)² to the kernel: nothing at a solution, but it makes one of d + 1 free points regular.
+    signed = problems.points * signs[:, :, None]
     kernel = torch.bmm(signed, signed.transpose(1, 2))
-    fixed = alpha * (1 - free)
-    count = alpha.shape[1]
-    system = alpha.new_zeros(len(alpha), count + 1, count + 1)
-    system[:, :count, :count] = kernel * free[:, :, None] * free[:, None, :] + torch.diag_embed(1 - free)
-    system[:, :count, count] = system[:, count, :count] = signs * free
-    system[:, count, count] = (free.sum(1) == 0).to(alpha.dtype)
-    right = free * (1 - torch.bmm(kernel, fixed[:, :, None])[:, :, 0]) + fixed
-    right = torch.cat([right, -(signs * fixed).sum(1, keepdim=True)], dim=1)
-    found = torch.linalg.solve_ex(system, right)[0].nan_to_num(0.0, 0.0, 0.0)
-    return found[:, :count].clamp(0, C), found[:, count]
+    fixed, sides = alpha * (1 - free), signs * free
+    right = free * (1 - torch.bmm(kernel, fixed[:, :, None])[:, :, 0])
+    # By Cholesky's factor: MKL's factors of a batch of other matrices end on two threads in errors, or never.
+    factor = cholesky(kernel * free[:, :, None] * free[:, None, :] + torch.diag_embed(1 - free))
+    ahead, across = torch.cholesky_solve(torch.stack([right, sides], dim=2), factor).unbind(2)
+    bend = (sides * across).sum(1)
+    intercept = ((sides * ahead).sum(1) + (signs * fixed).sum(1)) / torch.where(bend > 0, bend, torch.inf)
+    return (ahead - intercept[:, None] * across + fixed).nan_to_num(0.0, 0.0, 0.0).clamp(0, C), intercept.nan_to_num(
+        0.0
+    )
 
 
 def guesses(

@@ -26,7 +26,6 @@ from dataclasses import dataclass
 
 import torch
 
-from .gram import gram
 from .softmax_problem import (
     SINGLE,
     Points,
@@ -153,7 +152,7 @@ class Descent:
             elif self.history.moved is None:
                 break
             else:
-                self.history.clear()
+                self.history.moved = None
                 before = self.precondition = None
                 waited += PATIENCE // 3
         return best.weights, best.intercepts, best.objective(problem.C), best_gap, step
@@ -161,7 +160,7 @@ class Descent:
     def _look(self, state: State, single: bool) -> tuple[State, torch.Tensor, torch.Tensor, torch.Tensor, float, float]:
         """Return the state with its intercepts set right, the inverse Hessian in them, gradient, column sums, f and relative gap."""
         problem = self.problem
-        inverted = inverse(problem.curvature(state.softmax))
+        inverted = inverse(summed_curvature(state.softmax[:, : problem.classes]))
         # In float32 the intercepts may lag behind a little; the next step makes up for it.
         spare = 0.01 * self.tolerance * state.objective(problem.C) if single else 0.0
         state = set_intercepts(problem, state, inverted, spare)
@@ -186,12 +185,7 @@ class History:
     `products` (m, m) holds moved_i · changed_j for i ≤ j, and zeros: what makes the two loops of L-BFGS triangular systems.
     """
 
-    def __init__(self) -> None:
-        self.clear()
-
-    def clear(self) -> None:
-        """Forget everything."""
-        self.moved: torch.Tensor | None = None
+    moved: torch.Tensor | None = None
 
     def double(self) -> History:
         """Return the same in float64."""
@@ -246,11 +240,7 @@ class Geometry:
         dtype = state.softmax.dtype
         uncertainty = 1 - state.softmax.square().sum(1)
         mean = float(uncertainty.mean().clamp(min=1e-30))
-        scatter = gram(problem.points.features[:0])
-        for rows, block in problem.points.blocks(dtype):
-            scatter += gram(block, uncertainty[rows] / mean, dtype=dtype)
-        values, vectors = eigh(scatter)
-        values = values.clamp(min=0)
+        values, vectors = eigh(problem.points.gram(dtype, uncertainty / mean))
         root = (problem.C * mean / problem.classes * values + 1).rsqrt()
         leverage = torch.cat(
             [(block @ (vectors * root).to(dtype)).square().sum(1) for _, block in problem.points.blocks(dtype)]
@@ -281,7 +271,7 @@ class Preconditioner:
             trace = float((squares * (1 - softmax.square().sum(1))).sum())
             mean *= trace / float((geometry.values.sum() * mean.trace()).clamp(min=1e-300))
         values, columns = eigh(mean)
-        inverse = 1 / (problem.C * geometry.values[:, None] * values.clamp(min=0) + 1)
+        inverse = 1 / (problem.C * geometry.values[:, None] * values + 1)
         dtype = softmax.dtype
         return Preconditioner(geometry.vectors.to(dtype), columns.to(dtype), inverse.to(dtype))
 

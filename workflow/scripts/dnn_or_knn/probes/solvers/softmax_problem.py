@@ -8,8 +8,8 @@ from dataclasses import dataclass
 
 import torch
 
-from .gram import ROWS, gram
-
+#: Rows that one block converts to float64 at a time: 8,192 × 640 values are 42 MB.
+ROWS = 8192
 #: Values that may be held as centred float64, by device; of larger features blocks are converted at each product.
 KEPT = {"cpu": 2**24, "cuda": 2**28}
 #: Multiply-adds of one product above which float32 goes first.
@@ -36,7 +36,8 @@ class Points:
         """Return the points for fits of `classes` classes, held in float64 if they are few, in float32 if it goes first."""
         mean = features.sum(0, dtype=torch.float64) / len(features)
         types = [torch.float64] * (features.numel() <= KEPT[features.device.type])
-        types += [torch.float32] * single_first(features, classes)
+        # Where products cost much, and neither they nor their squares overflow.
+        types += [torch.float32] * (features.numel() * classes > SINGLE and 1e-12 < float(features.abs().max()) < 1e12)
         centred = {dtype: torch.empty(features.shape, dtype=dtype, device=features.device) for dtype in types}
         for start in range(0, len(features), ROWS):
             block = features[start : start + ROWS].double() - mean
@@ -47,11 +48,14 @@ class Points:
     @functools.cached_property
     def spectrum(self) -> tuple[torch.Tensor, torch.Tensor]:
         """Eigenvalues (d,) and eigenvectors (d, d) of XᵀX, float64, made when they are first asked for."""
-        total = gram(self.features[:0])
-        for _, block in self.blocks(torch.float64):
-            total += gram(block)
-        values, vectors = eigh(total)
-        return values.clamp(min=0), vectors
+        return eigh(self.gram(torch.float64))
+
+    def gram(self, dtype: torch.dtype, weights: torch.Tensor | None = None) -> torch.Tensor:
+        """Return Σ_i w_i x_i x_iᵀ (d, d) of the centred points, products in a type and their sum over blocks in float64; w (N,) or 1."""
+        total = torch.zeros_like(self.mean).repeat(len(self.mean), 1)
+        for rows, block in self.blocks(dtype):
+            total += (block if weights is None else block * weights[rows, None]).T @ block
+        return total
 
     def blocks(self, dtype: torch.dtype) -> Iterator[tuple[slice, torch.Tensor]]:
         """Yield the centred points in a type, some rows at a time, and which rows they are."""
@@ -105,7 +109,7 @@ class State:
 class Problem:
     """Points, labels and what is counted on them once, all float64.
 
-    `counts` (K,) and `pulled` (d, K) are the labels' column sums and XᵀY; `total` (d,) is Σ x, zero but for rounding.
+    `counts` (K,) and `pulled` (d, K) are the labels' column sums and XᵀY.
     Columns from `classes` on fill up.
     """
 
@@ -116,7 +120,6 @@ class Problem:
     C: float
     counts: torch.Tensor
     pulled: torch.Tensor
-    total: torch.Tensor
 
     @staticmethod
     def of(points: Points, labels: torch.Tensor, classes: int, wide: int, C: float) -> Problem:
@@ -125,7 +128,7 @@ class Problem:
         pulled = torch.zeros(points.mean.shape[0], wide, dtype=torch.float64, device=labels.device)
         for rows, block in points.blocks(torch.float64):
             pulled += block.T @ torch.nn.functional.one_hot(labels[rows], wide).double()
-        return Problem(points, labels, classes, wide, C, counts, pulled, pulled.sum(1))
+        return Problem(points, labels, classes, wide, C, counts, pulled)
 
     def zero(self) -> tuple[torch.Tensor, torch.Tensor]:
         """Return no weights (d, K) and the intercepts (K,) that are best with them, float64."""
@@ -161,10 +164,6 @@ class Problem:
         pulled[:, : self.classes] -= pulled[:, : self.classes].mean(1, keepdim=True)
         return self.C * pulled + state.weights, sums
 
-    def curvature(self, softmax: torch.Tensor) -> torch.Tensor:
-        """Return the summed softmax Hessian Σ_i diag(P_i) − P_i P_iᵀ (K, K), float64, without the filling columns."""
-        return summed_curvature(softmax[:, : self.classes])
-
 
 def summed_curvature(softmax: torch.Tensor, weights: torch.Tensor | None = None) -> torch.Tensor:
     """Return Σ_i w_i (diag(P_i) − P_i P_iᵀ) (K, K), float64, of P (N, K) and w (N,) or ones."""
@@ -183,21 +182,17 @@ def certificate(problem: Problem, state: State, gradient: torch.Tensor, sums: to
     gradient, sums: `Problem.gradient` of the state.
     """
     inside = slice(0, problem.classes)
-    counts = problem.counts[inside]
-    columns = sums[inside] + counts
+    columns = sums[inside] + problem.counts[inside]
     t = max(0.0, float((sums[inside] / columns.clamp(min=1e-300)).max()))
-    if t == 0:
-        return 0.5 * dot(gradient, gradient)
-    size = len(problem.labels)
-    q = ((t * columns - sums[inside]) / (t * size)).clamp(min=0)
-    if not bool(q.any()):  # every sum is too large, by a last digit: there is nothing to mix in
+    q = (t * columns - sums[inside]).clamp(min=0)
+    if t == 0 or not bool(q.any()):  # every sum is too large, by a last digit: there is nothing to mix in
         return 0.5 * dot(gradient, gradient)
     q = q / q.sum()
     weights = state.weights[:, inside].double()
     mixed = (1 - t) * (gradient[:, inside].double() - weights)
-    mixed += problem.C * t * (torch.outer(problem.total, q) - problem.pulled[:, inside])
+    mixed += problem.C * t * (torch.outer(problem.pulled.sum(1), q) - problem.pulled[:, inside])
     scores = state.scores[:, inside].double()
-    divergence = size * float(torch.special.xlogy(q, q).sum()) - float(q @ scores.sum(0))
+    divergence = len(scores) * float(torch.special.xlogy(q, q).sum()) - float(q @ scores.sum(0))
     divergence += float(torch.logsumexp(scores, 1).sum())
     return 0.5 * dot(mixed + weights, mixed + weights) + problem.C * t * max(divergence, 0.0)
 
@@ -249,22 +244,16 @@ def evaluate(
     state = problem.state(weights, intercepts.double() + points.mean @ weights)
     objective = state.objective(C)
     for _ in range(20):
-        state = set_intercepts(problem, state, inverse(problem.curvature(state.softmax)))
+        state = set_intercepts(problem, state, inverse(summed_curvature(state.softmax)))
     gradient, sums = problem.gradient(state)
     bound = state.objective(C) - certificate(problem, state, gradient, sums)
     return objective, max(objective - bound, 0.0) / max(objective, 1e-300)
 
 
-def single_first(features: torch.Tensor, classes: int) -> bool:
-    """Say whether float32 goes first: where products cost much, and neither they nor their squares overflow."""
-    largest = float(features.abs().max()) if features.numel() else 0.0
-    return features.numel() * classes > SINGLE and 1e-12 < largest < 1e12
-
-
 def eigh(matrix: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
-    """Return eigenvalues and eigenvectors of a symmetric matrix, on its device."""
+    """Return eigenvalues, those below 0 by rounding as 0, and eigenvectors of a symmetric matrix, on its device."""
     values, vectors = torch.linalg.eigh(matrix.cpu() if len(matrix) <= SMALL else matrix)
-    return values.to(matrix.device), vectors.to(matrix.device)
+    return values.clamp(min=0).to(matrix.device), vectors.to(matrix.device)
 
 
 def dot(left: torch.Tensor, right: torch.Tensor) -> float:

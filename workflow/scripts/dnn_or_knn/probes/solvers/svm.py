@@ -40,7 +40,7 @@ def solve(problems: Problems, start: Solution | None = None, *, tolerance: float
         solution = pivots(problems, problems.kernel, tolerance=tolerance)
     elif problems.squared:
         solution = newton(problems, start, tolerance=tolerance)
-    elif not few(problems):
+    elif problems.signs.shape[1] >= 4 * problems.points.shape[-1]:
         # Without the mean, the intercept that the guess penalises is that of the points as they are here.
         smooth = replace(problems, squared=True, mean=torch.zeros_like(problems.mean))
         guess = start or newton(smooth, tolerance=GUESS)
@@ -59,8 +59,3 @@ def solve(problems: Problems, start: Solution | None = None, *, tolerance: float
     better = torch.nonzero(~(other.gap >= solution.gap[left]))[:, 0]
     put(solution, left[better], other.take(better))
     return replace(solution, iterations=solution.iterations + other.iterations)
-
-
-def few(problems: Problems) -> bool:
-    """Say whether problems have so few points that the interior point method takes all of them at once."""
-    return problems.signs.shape[1] < 4 * problems.points.shape[-1]

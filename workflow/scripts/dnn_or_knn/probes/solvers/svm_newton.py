@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import torch
 
-from .gram import gram as total_gram
 from .svm_problem import COPIED, PANEL, Problems, Solution, certificate, cholesky, grams, pull, scores, slacks
 
 #: Newton steps that a fit may take before it is left to the interior point.
@@ -21,7 +20,7 @@ def newton(
         weights = points.new_zeros(len(signs), dimensions)
         active = inside
         shared = points.ndim == 2 and bool(inside.all())
-        gram = total_gram(points).repeat(len(signs), 1, 1) if shared else grams(points, inside)
+        gram = (points.T @ points).repeat(len(signs), 1, 1) if shared else grams(points, inside)
     else:
         weights, active, gram = start.weights, start.active, start.gram.clone()
     every = torch.arange(len(signs), device=signs.device)

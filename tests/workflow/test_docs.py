@@ -5,10 +5,13 @@ from __future__ import annotations
 import json
 import re
 import shlex
+import subprocess
+import sys
 from pathlib import Path
 
 import pandas as pd
 import pytest
+import torch
 from conftest import ROOT
 from dnn_or_knn.claims.words import VERDICTS
 from project import Project
@@ -120,3 +123,28 @@ def test_every_file_and_command_that_the_readme_names_exists() -> None:
         assert (ROOT / link).exists(), link
     for script in set(re.findall(r"workflow/scripts/\w+\.py", text)):
         assert (ROOT / script).exists(), script
+
+
+def test_a_network_that_was_trained_elsewhere_is_asked_literally(project: Project) -> None:
+    """docs/your-own-network.md: pictures in folders, a plain training of torchvision's ResNet-18, figures, verdicts, page."""
+    page = (ROOT / "docs/your-own-network.md").read_text()
+    for file, text in re.findall(r"New file `([^`]+)`:\n\n```\w+\n(.*?)```\n", page, re.DOTALL):
+        (project.folder / file).write_text(text)
+    train, snakemake, verdicts = [line for block in COMMAND.findall(page) for line in block.splitlines()]
+    subprocess.run([sys.executable, *shlex.split(train)[1:]], cwd=project.folder, check=True, timeout=600)
+    run(project, snakemake)
+    results = project.folder / "results/mine"
+    table = pd.read_parquet(results / "measures/measures.parquet")
+    assert set(table.architecture) == {"mine"} and set(table.step) == {0, 16, 48}
+    assert {"input", "layer1", "embedding"} <= set(table.layer)
+    assert not list(results.rglob("train-*.log")) and not (results / "logs/train").exists()
+    trained = torch.load(project.folder / "weights/step48.pt", weights_only=True)["state_dict"]
+    kept = torch.load(next(results.rglob("step000048.pt")), weights_only=True)["model"]
+    assert all(torch.equal(kept[f"model.{name}"], value) for name, value in trained.items())
+    assert table[(table.model == "dnn") & (table.split == "train") & (table.step == 48)].accuracy.item() > 0.5
+    said = subprocess.run(
+        [sys.executable, *shlex.split(verdicts)[1:]], cwd=project.folder, check=True, capture_output=True, text=True
+    ).stdout
+    assert said.count("inconclusive") >= 4, said  # random labels, overfitting and the alarm: no such runs
+    assert "ResNet-18" in (results / "report.html").read_text()
+    assert project.planned(overlays=shlex.split(snakemake)[-1:]) == set()

@@ -14,6 +14,8 @@ rule train:
         manifest=f"{RUN}/training.json",
         history=f"{RUN}/history.csv",
         provenance=f"{RUN}/training.provenance.json",
+    wildcard_constraints:
+        architecture=jobs.trained(),
     log:
         f"{RESULTS}/logs/train/{{dataset}}-{{architecture}}-{{labels}}-seed{{seed}}.log",
     conda:
@@ -32,3 +34,36 @@ rule train:
         "DNN_OR_KNN_GPUS={resources.gpu} python {resources.scripts:q}/train.py --spec {params.spec:q} --store {input.store:q}"
         " --labels {input.labels:q} --output {output.manifest:q} --save-every {resources.save_every}"
         " --device {resources.device} --threads {threads} --log {log:q}"
+
+
+# Weights that were trained elsewhere, in the place of a training: the configuration's subjects.
+# needs: the files that the subject names; the data set's store, for the geometry
+# makes: what a training makes
+
+
+rule import_weights:
+    input:
+        store=f"{STORE}/store.json",
+        labels=f"{LABELS}/labels.json",
+        weights=jobs.weights,
+        arrays=ancient(STORE_ARRAYS + LABEL_ARRAYS),
+    output:
+        checkpoints=directory(f"{RUN}/checkpoints"),
+        manifest=f"{RUN}/training.json",
+        history=f"{RUN}/history.csv",
+        provenance=f"{RUN}/training.provenance.json",
+    wildcard_constraints:
+        architecture=jobs.imported(),
+    log:
+        f"{RESULTS}/logs/import/{{dataset}}-{{architecture}}-{{labels}}-seed{{seed}}.log",
+    conda:
+        "../../envs/pipeline.yaml"
+    resources:
+        scripts=SCRIPTS,
+        mem_mb=lambda wildcards, attempt: 8000 * attempt,
+        runtime=lambda wildcards, attempt: f"{attempt}h",
+    params:
+        spec=jobs.told("import_weights"),
+    shell:
+        "python {resources.scripts:q}/import_weights.py --spec {params.spec:q} --store {input.store:q} --labels {input.labels:q}"
+        " --output {output.manifest:q} --threads {threads} --log {log:q}"

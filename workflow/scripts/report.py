@@ -13,6 +13,7 @@ import argparse
 import sys
 from pathlib import Path
 
+from dnn_or_knn.figures import words
 from dnn_or_knn.report import page
 from dnn_or_knn.runtime import command_line, files, results
 
@@ -26,6 +27,8 @@ def main(args: argparse.Namespace) -> None:
     inputs += [folder / "figures" / f"{name}.json" for name in [*page.FIGURES, "training"]]
     for path in inputs:
         results.read(path)
+    blocks = [args.spec["config"].get(key, {}) for key in ("datasets", "architectures", "subjects")]
+    words.TITLES.update({name: o["title"] for block in blocks for name, o in block.items() if o.get("title")})
     html = args.output.with_suffix(".html")
     files.write_text(html, page.render(folder, args.spec["config"], next(iter(args.choices), None), overlays))
     results.finish(args, {}, [html], inputs=inputs)

@@ -64,6 +64,9 @@ def resolve(config: Mapping[str, Any]) -> dict[str, Any]:
     for name, options in choice_probes(complete).items():
         probe, choice = name.split("--", 1)
         _probe(f"choices.{choice}.probes.{probe}", options)
+    networks.subjects(complete)
+    if not (complete["runs"] or complete["more_runs"] or "subjects" in complete):
+        raise UserError("config: runs is [], empty, and there are no subjects; give one of them")
     _roles(complete)
     for key in ("runs", "more_runs"):
         for position, run in enumerate(complete[key]):

@@ -34,7 +34,8 @@ def refuse(config: Config, runs: Mapping[str, Any]) -> None:
             )
         _network(run, entry, points)
         if points is not None:
-            _batch(run, points)
+            if run.weights is None:
+                _batch(run, points)
             for name, options in probes.items():
                 _neighbours(name, options, run, points)
     _layers(probes, runs.values())

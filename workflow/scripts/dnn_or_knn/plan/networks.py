@@ -11,6 +11,7 @@ from typing import Any
 from ..runtime.errors import UserError, nearest
 from ..runtime.files import sha256
 from .registry import ANY_ARCHITECTURE, ARCHITECTURES, NAMED
+from .schema import fill
 
 #: What a folder of the results may be called.
 NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]*")
@@ -39,7 +40,8 @@ def by_name(config: dict[str, Any]) -> None:
         for name, options in architectures.items()
     }
     for key in ("runs", "more_runs"):
-        for block in config.get(key) or []:
+        blocks = config.get(key)
+        for block in blocks if isinstance(blocks, list) else []:
             if isinstance(block, dict) and isinstance(block.get("architectures"), list):
                 block["architectures"] = [
                     names.get(name, name) if isinstance(name, str) else name for name in block["architectures"]
@@ -99,3 +101,52 @@ def depth(name: str, options: Mapping[str, Any]) -> float:
     if layers is None:
         raise UserError(f"registry: the entry of '{name}' lacks its depth, the number of layers with weights; add it")
     return float(layers)
+
+
+# Networks that were trained elsewhere.
+
+
+def names(config: Mapping[str, Any]) -> list[str]:
+    """Return what stands for an architecture in the results: those of the configuration, and its subjects."""
+    return [*config["architectures"], *config.get("subjects", {})]
+
+
+def settings(config: Mapping[str, Any], name: str) -> tuple[str, dict[str, Any]]:
+    """Return the name and the options of the network that a name in the results stands for.
+
+    A subject's is one under `architectures`, by its name or source there, or one with default options.
+    """
+    if name in config["architectures"]:
+        return name, config["architectures"][name]
+    asked = config["subjects"][name]["network"]
+    known = folder_name(asked) if ":" in asked else asked
+    if known in config["architectures"]:
+        return known, config["architectures"][known]
+    options: dict[str, Any] = {"network": asked} if ":" in asked else {}
+    fill(options, {"properties": entry(known, options)["options"]})
+    return known, options
+
+
+def subjects(config: dict[str, Any]) -> None:
+    """Check the configuration's subjects against the rest, in place; without any the key goes."""
+    for name, subject in config["subjects"].items():
+        where = f"config: subjects.{name}"
+        if name in config["architectures"]:
+            raise UserError(f"{where} has the name of an architecture; give it another one")
+        if subject["dataset"] not in config["datasets"]:
+            raise UserError(
+                f"{where}.dataset is '{subject['dataset']}', which is not under datasets{nearest(subject['dataset'], config['datasets'])}"
+            )
+        settings(config, name)
+        for step, file in subject["checkpoints"].items():
+            if not re.fullmatch(r"\d{1,9}", str(step)):
+                raise UserError(
+                    f"{where}.checkpoints has the step '{step}'; write whole numbers, the steps of the training"
+                )
+            if not Path(file).is_file():
+                raise UserError(f"{where}.checkpoints.{step} is '{file}', which is not there; correct the path")
+        subject["checkpoints"] = {str(step): file for step, file in subject["checkpoints"].items()}
+    if not config["subjects"]:
+        del config["subjects"]  # a configuration without it means the same
+    elif config["figures"]["architecture"] not in names(config):
+        config["figures"]["architecture"] = next(iter(config["subjects"]))

@@ -29,6 +29,8 @@ class Run:
     layers: str
     training: dict[str, Any]
     network: dict[str, Any]
+    #: step → file of the weights of a network that was trained elsewhere; None for one that is trained here
+    weights: dict[int, str] | None = None
 
     @property
     def path(self) -> str:
@@ -37,12 +39,16 @@ class Run:
 
     @cached_property
     def evaluations(self) -> list[int]:
-        """Steps at which the network is evaluated: 0, every `evaluate_every`, and the last."""
+        """Steps at which the network is evaluated: 0, every `evaluate_every`, and the last; those of the weights, if given."""
+        if self.weights is not None:
+            return sorted(self.weights)
         return sorted({*range(0, self.steps, self.evaluate_every), self.steps})
 
     @cached_property
     def checkpoints(self) -> list[int]:
         """Evaluations whose weights are kept and whose features are probed."""
+        if self.weights is not None:
+            return self.evaluations
         steps = self.evaluations
         return sorted({*steps[:: self.weights_every], steps[-1]})
 
@@ -102,7 +108,7 @@ def create(config: Mapping[str, Any]) -> Experiment:
     """Check a configuration and spell out its runs; raise `UserError` if two blocks disagree."""
     complete = resolve(config)
     runs: dict[str, Run] = {}
-    for run in _spell_out(complete):
+    for run in [*_spell_out(complete), *_subjects(complete)]:
         if run.path in runs:
             raise UserError(f"config: two blocks of runs make {run.path}; give one of them another name under `labels`")
         runs[run.path] = run
@@ -140,12 +146,33 @@ def _spell_out(config: dict[str, Any]) -> Iterator[Run]:
                     )
 
 
+def _subjects(config: dict[str, Any]) -> Iterator[Run]:
+    """Yield a run for each network that was trained elsewhere; its name stands where an architecture's does."""
+    for name, subject in config.get("subjects", {}).items():
+        weights = {int(step): file for step, file in subject["checkpoints"].items()}
+        yield Run(
+            dataset=subject["dataset"],
+            architecture=name,
+            labels=subject["labels"],
+            seed=subject["seed"],
+            randomize=False,
+            subset=subject["subset"],
+            steps=max(weights),
+            evaluate_every=1,
+            weights_every=1,
+            layers=subject["layers"],
+            training=config["training"],
+            network=network(config, name, subject["dataset"]),
+            weights=weights,
+        )
+
+
 def network(config: Mapping[str, Any], architecture: str, dataset: str | None = None) -> dict[str, Any]:
     """Return the network's part of a specification: module, integers of the name, options.
 
     For a data set with a mean and a standard deviation the module is `normalized`, which holds the network within.
     """
-    made = networks.told(architecture, config["architectures"][architecture])
+    made = networks.told(*networks.settings(config, architecture))
     options = config["datasets"][dataset] if dataset else {}
     if "mean" not in options:
         return made
@@ -172,7 +199,8 @@ def _same_labels(runs: Mapping[str, Run]) -> None:
 def _figures(config: Mapping[str, Any], runs: Mapping[str, Run]) -> None:
     """Refuse figures of a network that does not exist."""
     name = config["figures"]["architecture"]
-    if name not in config["architectures"]:
+    known = networks.names(config)
+    if name not in known:
         raise UserError(
-            f"config: figures.architecture is '{name}', which is not under architectures{nearest(name, config['architectures'])}"
+            f"config: figures.architecture is '{name}', which is not under architectures{nearest(name, known)}"
         )

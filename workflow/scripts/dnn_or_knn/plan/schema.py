@@ -21,6 +21,8 @@ SCHEMA_FILE = Path(__file__).resolve().parents[3] / "schemas" / "config.schema.y
 NUMBER_AS_TEXT = re.compile(r"^[+-]?\d+(\.\d*)?[eE][+-]?\d+$")
 #: Mappings and lists inside one another; more is a YAML alias of itself.
 DEEPEST = 30
+#: The mapping whose keys are steps, whole numbers.
+STEPS = re.compile(r"subjects\.[^.]+\.checkpoints")
 #: JSON schema's types in words.
 TYPES = {
     "object": "keys with values",
@@ -68,6 +70,8 @@ def plain(value: Any, where: str, path: str = "", depth: int = 0) -> None:
         raise UserError(f"{where}: {path} is {in_yaml(value)}, not a finite number; write a number")
     if isinstance(value, Mapping):
         for key, item in value.items():
+            if isinstance(key, int) and not isinstance(key, bool) and STEPS.fullmatch(path):
+                key = str(key)
             if not isinstance(key, str):
                 inside = f" in {path}" if path else ""
                 raise UserError(f"{where}: the key {in_yaml(key)}{inside} is no text; write it in quotes")

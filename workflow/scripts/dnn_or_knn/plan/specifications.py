@@ -9,7 +9,7 @@ from __future__ import annotations
 import functools
 import hashlib
 import re
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from typing import Any, NamedTuple
 
 import yaml
@@ -30,6 +30,7 @@ MANIFESTS = {
     "prepare": "{dataset}/store/store",
     "labels": "{dataset}/labels/{labels}/seed{seed}/labels",
     "train": f"{RUN}/training",
+    "import_weights": f"{RUN}/training",
     "features": f"{RUN}/features/{{shard}}",
     "probe": f"{RUN}/probes/{{probe}}/{{shard}}",
     "measures": f"{RUN}/measures/measures",
@@ -72,6 +73,11 @@ def specification(script: str, *modules: str, **values: Any) -> str:
     return canonical({**values, "code": {"files": files, "digest": code_digest(*files)}})
 
 
+def _any_of(words: Iterable[str]) -> str:
+    """Return a regular expression that matches these words; none, if there are none."""
+    return "|".join(map(re.escape, sorted(words))) or "(?!)"
+
+
 @functools.cache
 def published() -> dict[str, Any]:
     """Return the published numbers, `workflow/resources/published.yaml`."""
@@ -91,12 +97,20 @@ class Jobs:
         """Return what each wildcard can be, so that no path is read in two ways."""
         names = {
             "dataset": self.config["datasets"],
-            "architecture": self.config["architectures"],
+            "architecture": networks.names(self.config),
             "labels": {run.labels for run in self.experiment.runs.values()},
             "probe": self.probes,
         }
-        alternatives = {name: "|".join(map(re.escape, sorted(words))) for name, words in names.items()}
+        alternatives = {name: _any_of(words) for name, words in names.items()}
         return alternatives | {"seed": r"\d+", "shard": r"(steps\d+-|layers)\d+"}
+
+    def trained(self) -> str:
+        """Return which architectures are trained here, as a wildcard's constraint."""
+        return _any_of(self.config["architectures"])
+
+    def imported(self) -> str:
+        """Return which stand for weights that were trained elsewhere, as a wildcard's constraint."""
+        return _any_of(self.config.get("subjects", {}))
 
     # All jobs, and how one is told its specification.
 
@@ -115,7 +129,7 @@ class Jobs:
             yield "labels", {"dataset": dataset, "labels": labels, "seed": str(seed)}
         for run in runs:
             of_run = {name: str(getattr(run, name)) for name in ("dataset", "architecture", "labels", "seed")}
-            yield "train", of_run
+            yield "train" if run.weights is None else "import_weights", of_run
             for shard in self.experiment.shards(run):
                 yield "features", of_run | {"shard": shard.name}
                 yield from (("probe", of_run | {"probe": probe, "shard": shard.name}) for probe in self.probes)
@@ -176,6 +190,22 @@ class Jobs:
             accuracy_at=sorted({*run.evaluations} - {*run.checkpoints}),
             **({"stream": True} if stream else {}),
         )
+
+    def import_weights(self, wildcards: Wildcards) -> str:
+        """One network's weights from elsewhere."""
+        run = self.experiment.run(wildcards)
+        weights = {str(step): file for step, file in sorted((run.weights or {}).items())}
+        return specification(
+            "import_weights.py",
+            *modules(run.network),
+            network=run.network,
+            weights=weights,
+            sizes={step: datasets.fingerprint(file) for step, file in weights.items()},
+        )
+
+    def weights(self, wildcards: Wildcards) -> list[str]:
+        """Return the files of the weights of a subject."""
+        return list((self.experiment.run(wildcards).weights or {}).values())
 
     def features(self, wildcards: Wildcards) -> str:
         """The extraction of one shard."""
@@ -341,9 +371,11 @@ class Jobs:
     # What figures and claims show.
 
     def _shown(self) -> dict[str, Any]:
-        figures, named = self.config["figures"], self.config["architectures"]
+        figures, config = self.config["figures"], self.config
         return {
-            "architectures": sorted(named, key=lambda name: networks.depth(name, named[name])),
+            "architectures": sorted(
+                networks.names(config), key=lambda name: networks.depth(*networks.settings(config, name))
+            ),
             "datasets": list(self.config["datasets"]),
             "architecture": figures["architecture"],
             "labels": {
@@ -356,8 +388,8 @@ class Jobs:
 
     def _titles(self) -> dict[str, Any]:
         """Return what figures call data sets and networks, where the configuration says."""
-        blocks = (self.config["datasets"], self.config["architectures"])
-        titles = {name: o["title"] for block in blocks for name, o in block.items() if "title" in o}
+        blocks = (self.config["datasets"], self.config["architectures"], self.config.get("subjects", {}))
+        titles = {name: o["title"] for block in blocks for name, o in block.items() if o.get("title")}
         return {"titles": titles} if titles else {}
 
     def _runs_of(self, number: int) -> dict[str, Any]:

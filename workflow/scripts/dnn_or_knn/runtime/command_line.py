@@ -30,6 +30,7 @@ KEYS = {
     "prepare.py": ("dataset", "loader", "channels", "size", "classes"),
     "labels.py": ("labels", "randomize", "subset", "seed"),
     "train.py": ("network", "training", "seed", "checkpoints", "accuracy_at"),
+    "import_weights.py": ("network", "weights"),
     "features.py": ("run", "network", "precision", "batch_size", "compile", "layers", "steps", "input_layer"),
     "probe.py": ("kind", "module", "options", "steps", "layers", "seed", "run"),
     "measures.py": ("run", "shards", "probes", "bootstrap", "memorized", "nearly_memorized"),

@@ -23,6 +23,7 @@ configfile: f"{HOME}/config.yaml"
 
 sys.path.insert(0, f"{HOME}/workflow/scripts")
 
+from dnn_or_knn.plan import atlas as measuring
 from dnn_or_knn.plan import startup
 from dnn_or_knn.runtime.errors import UserError
 
@@ -66,9 +67,6 @@ DOWNLOAD = "download" if jobs.config["data"]["download"] else "no-download"
 SAVE_EVERY = str(jobs.config["jobs"]["save_every"])
 FIGURE_NAMES = [*expand("figure{number}", number=range(1, 8)), "training"]
 OVERLAYS = startup.overlays(workflow.configfiles)
-READERS = " ".join(
-    jobs.probes if jobs.config["keep"]["features"] == "until-probed" else []
-)
 
 
 wildcard_constraints:
@@ -83,6 +81,7 @@ include: "workflow/rules/train.smk"
 include: "workflow/rules/features.smk"
 include: "workflow/rules/probes.smk"
 include: "workflow/rules/measures.smk"
+include: "workflow/rules/atlas.smk"
 include: "workflow/rules/figures.smk"
 include: "workflow/rules/claims.smk"
 
@@ -113,6 +112,11 @@ rule all:
     input:
         f"{RESULTS}/report.html",
         expand(f"{RESULTS}/figures/{{name}}.pdf", name=FIGURE_NAMES),
+        expand(
+            f"{MEASURES}/{{measure}}.parquet",
+            measure=measuring.switched_on(jobs.config),
+        ),
+        expand(f"{FIGURES}/{{name}}.pdf", name=measuring.figures(jobs.config)),
     localrule: True
 
 

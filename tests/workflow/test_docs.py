@@ -56,6 +56,7 @@ def run(project: Project, command: str) -> None:
         ("add-a-data-set.md", "patches/figures/figure1.png"),
         ("add-an-architecture.md", "strided/figures/figure4.png"),
         ("add-a-probe.md", "centroid/figures/figure2.png"),
+        ("add-a-measure.md", "margin/measures/margin.parquet"),
     ],
 )
 def test_a_page_followed_literally_works(project: Project, page: str, made: str) -> None:
@@ -65,6 +66,10 @@ def test_a_page_followed_literally_works(project: Project, page: str, made: str)
         run(project, command)
     assert (project.folder / "results" / made).stat().st_size > 10_000
     experiment = made.split("/")[0]
+    if experiment == "margin":
+        margins = pd.read_parquet(project.folder / "results" / made)
+        assert set(margins.split) == {"train", "test"} and len(margins) == 1797 and margins.margin.max() > 0
+        return
     table = pd.read_parquet(project.folder / "results" / experiment / "measures" / "measures.parquet")
     assert table.accuracy.between(0, 1).all()
     if experiment == "centroid":
@@ -86,7 +91,7 @@ def test_a_claim_added_literally_is_judged(finished: Project) -> None:
         assert {job[0] for job in finished.planned()} == {"claims", "report"}
         finished.snakemake("--cores", "2", "results/tiny/claims/claims.json")
         claims = json.loads((finished.folder / "results/tiny/claims/claims.json").read_text())["claims"]
-        assert claims[0]["claim"] == 10 and claims[0]["verdict"] in VERDICTS
+        assert claims[0]["claim"] == 13 and claims[0]["verdict"] in VERDICTS
     finally:
         path.write_text(text)
         path.with_name("generalization.py").unlink(missing_ok=True)

@@ -11,6 +11,7 @@ from contextlib import AbstractContextManager, ExitStack, contextmanager, nullco
 from pathlib import Path
 from typing import Any
 
+import pandas as pd
 import pytest
 import yaml
 from dnn_or_knn.plan import runs, specifications
@@ -126,6 +127,8 @@ def after(jobs: Jobs, stage: str, *having: str) -> Jobs:
 
 
 CURVES = {("training_curves",)}
+#: What the measures beside the paper's add at the end, however few jobs there are.
+MORE = {("later_claims",), ("report",)}
 MLP, WRN = "mlp8", "wrn-10-1"
 #: name → (the change, the stale jobs out of all jobs of the changed workflow).
 MATRIX: dict[str, tuple[Change, Callable[[Jobs], Jobs]]] = {
@@ -229,6 +232,10 @@ MATRIX: dict[str, tuple[Change, Callable[[Jobs], Jobs]]] = {
     "a new probe": (
         configure(lambda c: c.update(probes={"cosine": {"kind": "knn", "metric": "cosine"}})),
         lambda jobs: of(jobs, "probe", has="cosine") | of(jobs, "measures") | ENDS,
+    ),
+    "the measures beside the paper's": (
+        key("measures", {"replicates": 20, "examples": True, "geometry": True}),
+        lambda jobs: of(jobs, "measure_outputs", "measure_features", "measure_table", "beside_figure") | MORE,
     ),
     "every layer of one more network": (
         of_block(0, layers="all"),
@@ -363,7 +370,9 @@ def test_the_matrix_is_large_enough() -> None:
 GONE = ("features/steps000000-000004", "features/steps000008-000008", "features/layers000008")
 
 
-@pytest.mark.parametrize("name", ["C of the logistic regression", "a new probe", "nothing"])
+@pytest.mark.parametrize(
+    "name", ["C of the logistic regression", "a new probe", "the measures beside the paper's", "nothing"]
+)
 def test_features_that_were_released_make_nothing_stale(finished: Project, name: str) -> None:
     """A changed or new probe extracts again what it misses, by itself: no other probe runs, and no extraction."""
     change, expected = MATRIX[name]
@@ -403,6 +412,32 @@ def test_features_go_with_the_last_probe_that_reads_them(finished: Project, proj
         assert (run / "features" / shard).is_dir() == there
     assert not list(run.rglob(".*.unprobed"))
     same_results(project, finished, part=True)
+
+
+def test_measures_switched_on_afterwards_extract_again_what_was_released(finished: Project, tmp_path: Path) -> None:
+    copy = copied(finished, tmp_path / "copy")
+    run = copy.folder / "results" / "tiny" / "digits" / WRN / "true-labels" / "seed0"
+    for folder in GONE:
+        shutil.rmtree(run / folder)
+    with MATRIX["the measures beside the paper's"][0](copy):
+        tables = [f"results/tiny/measures/{name}.json" for name in ("examples", "geometry")]
+        rules = {job[0] for job in copy.planned(*tables)}
+        assert rules == {"measure_outputs", "measure_features", "measure_table"}
+        copy.snakemake("--cores", "2", *tables)
+        assert copy.planned(*tables) == set()
+    found = manifests(copy.folder / "results/tiny")
+    assert {name: found[name] for name in manifests(finished.folder / "results/tiny")} == manifests(
+        finished.folder / "results/tiny"
+    )
+    for folder in GONE:
+        made = json.loads((run / "measures/geometry" / f"{Path(folder).name}.provenance.json").read_text())
+        assert made["features_extracted_again"] and not (run / folder).exists()
+    examples, geometry = (pd.read_parquet(copy.folder / table.replace(".json", ".parquet")) for table in tables)
+    assert len(examples) == 3 * 1797 and set(examples.layers) == {1, 6}
+    wrn = geometry[geometry.architecture == WRN]
+    assert list(wrn.step) == [0, 4, 8, *[8] * 5] and [len(row) for row in wrn.cka] == [1, 1, 1, *[6] * 5]
+    assert (wrn.intrinsic_dimension > 0).all() and (wrn.nc1 > 0).all()
+    assert wrn.nc3.notna().tolist() == [True] * 3 + [False] * 5
 
 
 def copied(finished: Project, folder: Path) -> Project:
@@ -609,7 +644,11 @@ def test_inputs_of_another_content_count_without_records(finished: Project, tmp_
 
 
 def test_every_job_is_spelled_out_where_its_rule_makes_it(finished: Project) -> None:
-    with MATRIX["a new seed"][0](finished), key("choices", {"c": {"probes": {"lr": {"C": 0.5}}}})(finished):
+    with (
+        MATRIX["a new seed"][0](finished),
+        MATRIX["the measures beside the paper's"][0](finished),
+        key("choices", {"c": {"probes": {"lr": {"C": 0.5}}}})(finished),
+    ):
         spelled_out = tasks(finished)
         assert all_jobs(finished) == finished.planned("--forceall")
         output = finished.snakemake("--dry-run", "--printshellcmds", "--forceall")

@@ -28,7 +28,7 @@ rule features:
         **GPU,
         scripts=SCRIPTS,
         device=DEVICE,
-        readers=READERS,
+        readers=jobs.readers,
         mem_mb=lambda wildcards, attempt: 8000 * attempt,
         runtime=lambda wildcards, attempt: f"{2 * attempt}h",
     params:

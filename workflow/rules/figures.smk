@@ -35,6 +35,48 @@ rule figure:
         " --output {output.manifest:q} --threads {threads} --log {log:q}"
 
 
+# A measure beside the paper's, where it is on.
+rule beside_figure:
+    input:
+        measure=lambda wildcards: f"{MEASURES}/{measuring.figures(jobs.config)[wildcards.beside]}.json",
+        stores=expand(f"{RESULTS}/{{name}}/store/store.json", name=jobs.stored()),
+        table=ancient(
+            lambda wildcards: f"{MEASURES}/{measuring.figures(jobs.config)[wildcards.beside]}.parquet"
+        ),
+        images=ancient(
+            expand(
+                f"{RESULTS}/{{name}}/store/{{array}}.npy",
+                name=jobs.stored(),
+                array=[
+                    f"{split}_{what}"
+                    for split in ("train", "test")
+                    for what in ("images", "labels")
+                ],
+            )
+        ),
+    output:
+        multiext(f"{FIGURES}/{{beside}}", ".pdf", ".csv", ".provenance.json"),
+        picture=report(
+            f"{FIGURES}/{{beside}}.png",
+            category="Beside the paper",
+            caption="../report/captions/figure.rst",
+            labels={"figure": "{beside}"},
+        ),
+        manifest=f"{FIGURES}/{{beside}}.json",
+    log:
+        f"{RESULTS}/logs/figures/{{beside}}.log",
+    localrule: True
+    conda:
+        "../../envs/pipeline.yaml"
+    resources:
+        scripts=SCRIPTS,
+    params:
+        spec=jobs.told("beside_figure"),
+    shell:
+        "python {resources.scripts:q}/beside_figure.py --spec {params.spec:q} --measure {input.measure:q} --store {input.stores:q}"
+        " --output {output.manifest:q} --threads {threads} --log {log:q}"
+
+
 rule training_curves:
     input:
         training=jobs.of_runs("training.json"),

@@ -6,7 +6,7 @@ from collections.abc import Iterable, Iterator, Mapping
 from typing import Any
 
 from ..runtime.errors import UserError, nearest
-from . import datasets
+from . import atlas, datasets
 from .configuration import choice_probes
 from .schema import load_schema
 from .sizes import MOST_BYTES, parameters, probe_points, train_images, training_bytes
@@ -39,6 +39,7 @@ def refuse(config: Config, runs: Mapping[str, Any]) -> None:
             for name, options in probes.items():
                 _neighbours(name, options, run, points)
     _layers(probes, runs.values())
+    _measures(config)
     _names(config, runs.values())
 
 
@@ -116,6 +117,14 @@ def _neighbours(name: str, options: Mapping[str, Any], run: Any, points: int) ->
         raise UserError(
             f"config: probes.{name} wants {k} neighbours, but {run.path} has {points} training images, {points - 1} besides "
             f"the point itself; lower k, k_max and k_sweep to {points - 1}"
+        )
+
+
+def _measures(config: Config) -> None:
+    if config["measures"]["examples"] and atlas.neighbours(config, "examples") is None:
+        raise UserError(
+            "config: measures.examples is true, but no probe is of kind knn, whose votes are the prediction depth; add one, "
+            "or set it to false"
         )
 
 

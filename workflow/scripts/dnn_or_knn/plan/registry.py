@@ -1,4 +1,4 @@
-"""What exists: data sets, architectures, probes.  To add one is one entry here and one configuration block.
+"""What exists: data sets, architectures, probes, measures.  To add one is one entry here and one configuration block.
 
 An entry names the module that does the work, so that reading the tables imports nothing, and declares its options
 as JSON schema: the configuration is checked against it, and docs/configuration.md is generated from it. What a job
@@ -330,3 +330,29 @@ PROBES: dict[str, Entry] = {
 
 #: Options of a probe that are read off its outputs by the measures and do not belong to the fit.
 READ_OFF = ("k", "k_sweep", "vote", "predict")
+
+#: name → module in `atlas/`, and what it reads: "outputs", what the network and the probes of a run said; "features", those of
+#: one shard too, before they go; "weights", those that a run kept. `measures.<name>` of the configuration switches it on.
+#: `judged`: the later claims are judged on it. `figures`: modules in `figures/` that show it.
+MEASURES: dict[str, Entry] = {
+    "examples": {
+        "module": "examples",
+        "reads": "outputs",
+        "judged": True,
+        "figures": ["depth", "extremes"],
+        "description": "Measure every image: prediction depth, step learned, forgetting, cartography, EL2N (docs/atlas.md).",
+    },
+    "geometry": {
+        "module": "geometry",
+        "reads": "features",
+        "figures": ["geometry"],
+        "description": "Measure every probed layer: intrinsic dimension, neural collapse, CKA (docs/atlas.md). Features that are gone are extracted again for it.",
+    },
+    "rewind": {
+        "module": "rewind",
+        "reads": "weights",
+        "judged": True,
+        "figures": ["rewinding"],
+        "description": "Measure the network with each layer set back to each earlier step (docs/atlas.md): forward passes from the kept weights, layers × steps of them.",
+    },
+}

@@ -16,6 +16,7 @@ from jsonschema.exceptions import ValidationError
 from jsonschema.validators import extend
 
 from ..runtime.errors import UserError, nearest
+from .registry import MEASURES
 
 SCHEMA_FILE = Path(__file__).resolve().parents[3] / "schemas" / "config.schema.yaml"
 NUMBER_AS_TEXT = re.compile(r"^[+-]?\d+(\.\d*)?[eE][+-]?\d+$")
@@ -50,8 +51,12 @@ Validator = extend(
 
 @functools.cache
 def load_schema() -> Schema:
-    """Return the configuration's JSON schema, which nobody may change."""
-    return yaml.safe_load(SCHEMA_FILE.read_text(encoding="utf-8"))
+    """Return the configuration's JSON schema, which nobody may change; the registry's measures are switches in it, off."""
+    schema = yaml.safe_load(SCHEMA_FILE.read_text(encoding="utf-8"))
+    for name, entry in MEASURES.items():
+        switch = {"type": "boolean", "default": False, "description": entry["description"]}
+        schema["properties"]["measures"]["properties"][name] = switch
+    return schema
 
 
 def check(value: Any, schema: Schema, where: str) -> None:

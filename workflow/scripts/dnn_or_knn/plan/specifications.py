@@ -14,34 +14,18 @@ from typing import Any, NamedTuple
 
 import yaml
 
-from ..runtime.code_digest import SCRIPTS, code_digest
-from ..runtime.files import canonical, sha256
-from . import datasets, networks
-from .configuration import choice_probes, weighted_vote
-from .registry import PROBES, READ_OFF
+from ..runtime.code_digest import SCRIPTS
+from ..runtime.files import sha256
+from . import atlas, datasets, networks
+from .configuration import choice_probes
+from .measuring import Measuring
+from .registry import MEASURES, PROBES, READ_OFF
 from .runs import Experiment, modules
+from .told import MANIFESTS, SHARD, named, read_off, specification, votes
 
 Wildcards = Mapping[str, Any]
 #: Characters of a specification above which a job is given a file: a command may have 128 KiB, and a probe's has two.
 LONGEST = 40_000
-RUN = "{dataset}/{architecture}/{labels}/seed{seed}"
-#: The manifest that each rule makes, without its `.json`, below the experiment's folder.
-MANIFESTS = {
-    "prepare": "{dataset}/store/store",
-    "labels": "{dataset}/labels/{labels}/seed{seed}/labels",
-    "train": f"{RUN}/training",
-    "import_weights": f"{RUN}/training",
-    "features": f"{RUN}/features/{{shard}}",
-    "probe": f"{RUN}/probes/{{probe}}/{{shard}}",
-    "measures": f"{RUN}/measures/measures",
-    "collect": "measures/measures",
-    "figure": "figures/figure{figure}",
-    "training_curves": "figures/training",
-    "claims": "claims/claims",
-    "published": "claims/published",
-    "choices": "claims/choices",
-    "report": "report",
-}
 
 
 class Task(NamedTuple):
@@ -67,12 +51,6 @@ FIGURES = {
 EVERY_NETWORK = {1, 2, 3}
 
 
-def specification(script: str, *modules: str, **values: Any) -> str:
-    """Return the specification of a job that runs `script` with modules that it loads by name."""
-    files = [script, *(f"dnn_or_knn/{module}.py" for module in modules)]
-    return canonical({**values, "code": {"files": files, "digest": code_digest(*files)}})
-
-
 def _any_of(words: Iterable[str]) -> str:
     """Return a regular expression that matches these words; none, if there are none."""
     return "|".join(map(re.escape, sorted(words))) or "(?!)"
@@ -84,7 +62,7 @@ def published() -> dict[str, Any]:
     return yaml.safe_load((SCRIPTS.parent / "resources" / "published.yaml").read_text(encoding="utf-8"))
 
 
-class Jobs:
+class Jobs(Measuring):
     """Specifications and inputs of all jobs of one experiment."""
 
     def __init__(self, experiment: Experiment) -> None:
@@ -100,9 +78,11 @@ class Jobs:
             "architecture": networks.names(self.config),
             "labels": {run.labels for run in self.experiment.runs.values()},
             "probe": self.probes,
+            "measure": MEASURES,
+            "beside": {name for entry in MEASURES.values() for name in entry.get("figures", [])},
         }
         alternatives = {name: _any_of(words) for name, words in names.items()}
-        return alternatives | {"seed": r"\d+", "shard": r"(steps\d+-|layers)\d+"}
+        return alternatives | {"seed": r"\d+", "shard": SHARD, "part": f"{atlas.WHOLE}|{SHARD}"}
 
     def trained(self) -> str:
         """Return which architectures are trained here, as a wildcard's constraint."""
@@ -124,7 +104,7 @@ class Jobs:
 
     def _spelled_out(self) -> Iterator[tuple[str, dict[str, str]]]:
         runs = self.experiment.runs.values()
-        yield from (("prepare", {"dataset": name}) for name in dict.fromkeys(run.dataset for run in runs))
+        yield from (("prepare", {"dataset": name}) for name in self.stored())
         for dataset, labels, seed in dict.fromkeys((run.dataset, run.labels, run.seed) for run in runs):
             yield "labels", {"dataset": dataset, "labels": labels, "seed": str(seed)}
         for run in runs:
@@ -134,11 +114,15 @@ class Jobs:
                 yield "features", of_run | {"shard": shard.name}
                 yield from (("probe", of_run | {"probe": probe, "shard": shard.name}) for probe in self.probes)
             yield "measures", of_run
+            yield from atlas.spelled_out(self, run, of_run)
+        yield from (("measure_table", {"measure": name}) for name in atlas.switched_on(self.config))
         yield from (("figure", {"figure": str(number)}) for number in range(1, 8))
+        yield from (("beside_figure", {"beside": name}) for name in atlas.figures(self.config))
         ends = (
             "collect",
             "training_curves",
             "claims",
+            *(["later_claims"] if atlas.judged(self.config) else []),
             "published",
             *(["choices"] if self.config["choices"] else []),
             "report",
@@ -252,21 +236,15 @@ class Jobs:
         """All measures of one run."""
         run = self.experiment.run(wildcards)
         measures = self.config["measures"]
-        votes = {name: vote for name, options in self.probes.items() if (vote := weighted_vote(options))}
         return specification(
             "measures.py",
-            *(["measures/weighted_votes"] if votes else []),
-            run={"dataset": run.dataset, "architecture": run.architecture, "labels": run.labels, "seed": run.seed},
+            *votes(self.probes),
+            run=named(run),
             shards=[
                 {"name": s.name, "steps": s.steps, "layers": ["embedding"] if s.layers == "embedding" else None}
                 for s in self.experiment.shards(run)
             ],
-            probes={
-                name: {"predict": "decision"}
-                | {key: options[key] for key in ("kind", *READ_OFF) if key in options and key != "vote"}
-                | ({"vote": votes[name]} if name in votes else {})
-                for name, options in self.probes.items()
-            },
+            probes={name: read_off(options) for name, options in self.probes.items()},
             bootstrap={"replicates": measures["replicates"], "seed": measures["seed"]},
             memorized=measures["memorized"],
             nearly_memorized=measures["nearly_memorized"],
@@ -299,6 +277,10 @@ class Jobs:
             **self._titles(),
             **more,
         )
+
+    def stored(self) -> list[str]:
+        """Return the data sets of the experiment's runs."""
+        return list(dict.fromkeys(run.dataset for run in self.experiment.runs.values()))
 
     def training_curves(self, _wildcards: Wildcards) -> str:
         """The training curves of all runs."""
@@ -342,6 +324,11 @@ class Jobs:
         """The experiment's page, which shows the configuration but for what only says how jobs run."""
         apart = ("data", "device", "jobs", "shards")
         shown = {key: value for key, value in self.config.items() if key not in apart}
+        # What is switched off makes no page stale.
+        off = atlas.switched_off(self.config)
+        shown["measures"] = {key: value for key, value in shown["measures"].items() if key not in off}
+        if not atlas.judged(self.config):
+            del shown["later_claims"]
         page = {path.name: sha256(path) for path in sorted((SCRIPTS.parent / "report").glob("page.*"))}
         return specification("report.py", config=shown, page=page)
 

@@ -26,7 +26,7 @@ from ..runtime.code_digest import SCRIPTS, code_digest, runtime_digest
 from ..runtime.command_line import QUIET, RUNTIME
 from ..runtime.errors import UserError, nearest
 from ..runtime.files import bring_dates_back, read_json, remove, write_json, write_text
-from . import machine
+from . import atlas, machine
 from .configuration import PAPER, load_overlays
 from .feasible import doubts
 from .machine import local_gpus
@@ -192,7 +192,7 @@ def _write_specifications(jobs: Jobs) -> None:
 
 
 def _readers(jobs: Jobs, outputs: Set[str]) -> set[tuple[Path, str]]:
-    """Return the features that have yet to be read, by their manifests, each with the probe that reads them.
+    """Return the features that have yet to be read, by their manifests, each with the probe or measure that reads them.
 
     It will in this run of Snakemake, or in a later one.
     """
@@ -204,6 +204,9 @@ def _readers(jobs: Jobs, outputs: Set[str]) -> set[tuple[Path, str]]:
         if task.rule == "probe" and (made in again or not os.path.exists(made)):
             manifest = MANIFESTS["features"].format(**task.wildcards)
             readers.add((results / f"{manifest}.json", task.wildcards["probe"]))
+        if task.rule == "measure_features" and (made in again or not os.path.exists(made)):
+            reader = atlas.reader(task.wildcards)
+            readers |= {(Path(path), reader) for path in atlas.reads(jobs, task.wildcards, "features")}
     return readers
 
 

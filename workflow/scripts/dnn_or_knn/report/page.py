@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import base64
 import re
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Mapping, Sequence
 from datetime import date
 from pathlib import Path
 from typing import Any, cast
@@ -29,7 +29,15 @@ FIGURES = [f"figure{number}" for number in range(1, 8)]
 STAGES = ("training", "features", "probes", "measures")
 
 
-def render(results: Path, config: Mapping[str, Any], choices: Path | None, overlays: str) -> str:
+def render(
+    results: Path,
+    config: Mapping[str, Any],
+    choices: Path | None,
+    overlays: str,
+    *,
+    later: Path | None = None,
+    beside: Sequence[Path] = (),
+) -> str:
     """Return the whole page of an experiment.
 
     Parameters
@@ -38,6 +46,8 @@ def render(results: Path, config: Mapping[str, Any], choices: Path | None, overl
     config: the configuration that the page shows.
     choices: choices.json, None where the configuration has no choices.
     overlays: what follows the file in the commands on the page.
+    later: later.json, None where the later claims are not judged.
+    beside: the figures' manifests of the measures beside the paper's.
     """
     judged = read_json(results / "claims" / "claims.json")["claims"]
     drawn = {name: read_json(results / "figures" / f"{name}.json") for name in [*FIGURES, "training"]}
@@ -54,6 +64,7 @@ def render(results: Path, config: Mapping[str, Any], choices: Path | None, overl
         training=figure(results / "figures" / "training.json", drawn["training"], overlays),
         published=published(read_json(results / "claims" / "published.json")["rows"]),
         choices=choices_table(choices, overlays) if choices else None,
+        later=later_work(later, beside, overlays) if later or beside else None,
         gaps=gaps(measures, runs, config["measures"]["memorized"], drawn),
         provenance=provenance(results),
         configuration=yaml.safe_dump(dict(config), sort_keys=False, width=100),
@@ -176,6 +187,15 @@ def choices_table(manifest: Path, overlays: str) -> dict[str, Any]:
         "head": ["choice", *(f"claim {claim['claim']}" for claim in facts["claims"])],
         "figure": figure(manifest, facts, overlays),
     }
+
+
+def later_work(later: Path | None, beside: Sequence[Path], overlays: str) -> dict[str, Any]:
+    """Return the verdicts on the later claims, where they are judged, and the figures of the measures beside the paper's."""
+    judged = read_json(later)["claims"] if later else []
+    shown = verdicts(judged) if judged else None
+    if shown is not None and later is not None:
+        shown["figure"] = figure(later, claims_words(judged), overlays)
+    return {"verdicts": shown, "figures": [figure(path, read_json(path), overlays) for path in beside]}
 
 
 def ends(measures: pd.DataFrame, runs: pd.DataFrame) -> pd.DataFrame:

@@ -1,0 +1,1 @@
+"""What else tells of memorization: measures beside the paper's, one module each, from what a run keeps."""

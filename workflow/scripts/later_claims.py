@@ -1,0 +1,80 @@
+"""Judge the later claims, 10 to 12, which are not the paper's, on the measures beside the paper's."""
+
+from __future__ import annotations
+
+import argparse
+import sys
+from pathlib import Path
+from typing import Any
+
+from dnn_or_knn.runtime import command_line, files
+
+EPILOG = """
+Specification:
+  claims         {threshold: value}: the configuration's blocks claims and later_claims, complete (docs/claims.md)
+  bootstrap      {"replicates", "seed"}: the draws of the measures
+  architectures  from shallow to deep
+  datasets       in the order of the figures
+  labels         {"true", "random", "random_layers", "overfit"}: the label set of each kind of run
+  architecture   the network of figures 4 to 7
+"""
+
+
+def main(args: argparse.Namespace) -> None:
+    """Write later.pdf, .png, .csv and .md, and last later.json with every effect and verdict."""
+    import pandas as pd
+    from dnn_or_knn.atlas import tables as atlas
+    from dnn_or_knn.claims import effects, later_claims, verdicts
+    from dnn_or_knn.claims.figure import draw
+    from dnn_or_knn.claims.later_study import LaterStudy
+    from dnn_or_knn.figures import style
+    from dnn_or_knn.measures import tables
+    from dnn_or_knn.runtime import results
+
+    spec = args.spec
+    results.read(args.measures, [tables.MEASURES, tables.REPLICATES, tables.RUNS])
+    beside: dict[str, Path] = {path.stem: path for path in args.beside}
+    for path in beside.values():
+        results.read(path)
+    more: dict[str, Any] = {name: atlas.read(path.with_suffix(".parquet")) for name, path in beside.items()}
+    study = LaterStudy(
+        data=effects.read(args.measures.parent),
+        architectures=spec["architectures"],
+        datasets=spec["datasets"],
+        labels=spec["labels"],
+        architecture=spec["architecture"],
+        probes={},
+        thresholds=spec["claims"],
+        bootstrap=spec["bootstrap"],
+        **more,
+    )
+    judged = later_claims.judge(study)
+    table = pd.DataFrame([effect for claim in judged for effect in claim["effects"]])
+    prefix = args.output.with_suffix("")
+    look = style.style({})
+    with style.applied(look):
+        made = style.save(draw(judged, look), prefix, table, dpi=look["dpi"])
+    text = prefix.with_suffix(".md")
+    _, below = verdicts.markdown(judged).split("\n", 1)
+    files.write_text(text, f"# Later claims, which are not the paper's\n{below}")
+    results.finish(args, {"claims": judged}, [*made, text], inputs=[args.measures, *args.beside])
+    for claim in judged:
+        told = claim["claim"], verdicts.verdict(claim), claim["title"], claim["decided"]
+        command_line.log.info("claim %d (later work): %s - %s: %s", *told)
+
+
+def options() -> argparse.ArgumentParser:
+    """Return the command line."""
+    parser = command_line.parser(
+        f"{__doc__}\n{EPILOG}",
+        measures="the experiment's measures.json; its tables lie beside it",
+        output="the manifest to write, later.json; table and figure beside it",
+    )
+    parser.add_argument(
+        "--beside", type=Path, nargs="*", default=[], help="examples.json and rewind.json, where they are measured"
+    )
+    return parser
+
+
+if __name__ == "__main__":
+    sys.exit(command_line.run(main, options()))

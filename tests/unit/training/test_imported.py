@@ -11,11 +11,13 @@ from typing import Any
 
 import pytest
 import torch
+from dnn_or_knn.figures import style, training_curves
 from dnn_or_knn.networks.build import create
 from dnn_or_knn.plan import networks, runs
 from dnn_or_knn.plan.configuration import load_overlays, resolve
 from dnn_or_knn.plan.specifications import Jobs
 from dnn_or_knn.runtime.errors import UserError
+from dnn_or_knn.training.history import history_text
 from dnn_or_knn.training.imported import fill, read
 from snakemake.utils import update_config
 from tiny_training import CLASSES, LENET, SIZE, stage
@@ -159,6 +161,16 @@ def test_features_that_depend_on_the_batch_are_refused(tmp_path: Path) -> None:
     done = imported(tmp_path, network, {"5": str(tmp_path / "a.pt")})
     assert done.returncode == 2 and "alone than in a batch" in done.stderr and "Traceback" not in done.stderr
     assert not (tmp_path / "run/checkpoints").exists()
+
+
+def test_a_run_without_a_history_is_said_to_be_trained_elsewhere(tmp_path: Path) -> None:
+    (tmp_path / "history.csv").write_text(history_text([], {}))
+    name = "digits/mine/true-labels/seed0"
+    table = training_curves.data({name: tmp_path / "history.csv"})
+    with style.applied(style.style({})):
+        drawn = training_curves.draw(table, [name], {})
+    assert "trained elsewhere: no history" in {text.get_text() for ax in drawn.axes for text in ax.texts}
+    assert training_curves.alt(table) == "Training loss and batch accuracy against training step."
 
 
 # In the plan.

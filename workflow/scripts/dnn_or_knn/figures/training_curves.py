@@ -158,6 +158,16 @@ def _logarithmic(ax: Axes) -> None:
 def _panel(ax: Axes, here: pd.DataFrame, name: str) -> Axes:
     """Draw one panel; return its right axis, of the accuracy."""
     right = ax.twinx()
+    if here.empty:
+        ax.text(
+            0.5,
+            0.5,
+            "trained elsewhere: no history",
+            ha="center",
+            va="center",
+            color=style.GREY,
+            transform=ax.transAxes,
+        )
     for axis, quantity in ((ax, LOSS), (right, ACCURACY)):
         rows = here[here["quantity"] == quantity]
         style.curve(axis, rows, LOOKS[quantity], gid=f"{name}/{quantity}")

@@ -96,7 +96,7 @@ def watch(model: nn.Module, images: torch.Tensor, size: int, classes: int, class
     def hook(name: str, layer: bool) -> Any:
         def seen(_module: nn.Module, inputs: tuple[Any, ...], output: Any) -> None:
             tensor = first_tensor(output)
-            if tensor is None:
+            if tensor is None or len(tensor) != len(images):  # TNT's inner tokens are no features of an image
                 return
             calls.pop(name, None)
             calls[name] = Call(next(order), tuple(tensor.shape), pooled(tensor).detach())

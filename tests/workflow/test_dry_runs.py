@@ -22,7 +22,7 @@ PLANS = {
     (): {"prepare": 3, "labels": 9, "train": 15, "features": 49, "probe": 147, "measures": 15},
     ("authors.yaml",): {"prepare": 3, "labels": 12, "train": 18, "features": 55, "probe": 165, "measures": 18},
     ("short.yaml",): {"prepare": 3, "labels": 9, "train": 15, "features": 43, "probe": 129, "measures": 15},
-    ("cpu.yaml",): {"prepare": 3, "labels": 9, "train": 15, "features": 27, "probe": 81, "measures": 15},
+    ("cpu.yaml",): {"prepare": 3, "labels": 27, "train": 45, "features": 66, "probe": 198, "measures": 45},
     ("demo.yaml",): {"prepare": 1, "labels": 3, "train": 5, "features": 7, "probe": 21, "measures": 5} | BESIDE,
     ("demo.yaml", "choices.yaml"): {
         **{"prepare": 1, "labels": 3, "train": 5, "features": 7, "probe": 112, "measures": 5},
@@ -74,7 +74,7 @@ def shown(project: Project, *arguments: str, **options: Any) -> dict[str, list[s
 
 def test_overlays_and_the_command_line_leave_the_order_as_it_is(project: Project) -> None:
     """Snakemake puts their keys first. Networks are taken from shallow to deep, the rest in the order of config.yaml."""
-    assert shown(project, overlays=("config/cpu.yaml",))["architectures"] == ["mlp640", "lenet", "wrn-10-1"]
+    assert shown(project, overlays=("config/cpu.yaml",))["architectures"] == ["mlp640", "lenet", "wrn-28-1"]
     (project.folder / "front.yaml").write_text(
         "datasets: {cifar100: {}, digits: {}, mnist: {}}\nprobes: {lr: {C: 1.0}}\n"
     )

@@ -55,6 +55,10 @@ IMPORTS = {
     "training_curves": "from dnn_or_knn.figures import style",
     "claims": "from dnn_or_knn.claims import paper_claims; from dnn_or_knn.figures import style",
     "published": "import pandas; from dnn_or_knn.measures import tables",
+    "measure_outputs": "from dnn_or_knn.atlas import examples, job; import pyarrow.parquet",
+    "measure_table": "from dnn_or_knn.atlas import tables; import pyarrow.parquet",
+    "beside_figure": "import pandas; from dnn_or_knn.figures import style",
+    "later_claims": "from dnn_or_knn.claims import later_claims; from dnn_or_knn.figures import style",
     "report": "from dnn_or_knn.report import page",
 }
 #: Takes the place of a stage program.

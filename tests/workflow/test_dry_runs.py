@@ -15,19 +15,23 @@ pytestmark = pytest.mark.xdist_group("dry")
 
 #: What is drawn once, whatever the configuration.
 ONCE = {"figure": 7, "collect": 1, "claims": 1, "published": 1, "training_curves": 1, "report": 1}
+#: What the demo measures beside the paper's numbers, in five runs.
+BESIDE = {"measure_outputs": 5, "measure_table": 1, "beside_figure": 2, "later_claims": 1}
 #: overlays → jobs. The paper: 1,057 evaluations in shards of 26 per run, and 6 runs probed in every layer; three probes each.
 PLANS = {
     (): {"prepare": 3, "labels": 9, "train": 15, "features": 49, "probe": 147, "measures": 15},
     ("authors.yaml",): {"prepare": 3, "labels": 12, "train": 18, "features": 55, "probe": 165, "measures": 18},
     ("short.yaml",): {"prepare": 3, "labels": 9, "train": 15, "features": 43, "probe": 129, "measures": 15},
-    ("cpu.yaml",): {"prepare": 3, "labels": 9, "train": 15, "features": 27, "probe": 81, "measures": 15},
-    ("demo.yaml",): {"prepare": 1, "labels": 3, "train": 5, "features": 7, "probe": 21, "measures": 5},
+    ("cpu.yaml",): {"prepare": 3, "labels": 27, "train": 45, "features": 66, "probe": 198, "measures": 45},
+    ("demo.yaml",): {"prepare": 1, "labels": 3, "train": 5, "features": 7, "probe": 21, "measures": 5} | BESIDE,
     ("demo.yaml", "choices.yaml"): {
         **{"prepare": 1, "labels": 3, "train": 5, "features": 7, "probe": 112, "measures": 5},
         "choices": 1,
+        **BESIDE,
     },
     ("demo.yaml", "authors.yaml", "authors-demo.yaml"): {
         **{"prepare": 1, "labels": 5, "train": 7, "features": 10, "probe": 30, "measures": 7},
+        **BESIDE | {"measure_outputs": 7},
     },
 }
 
@@ -70,7 +74,7 @@ def shown(project: Project, *arguments: str, **options: Any) -> dict[str, list[s
 
 def test_overlays_and_the_command_line_leave_the_order_as_it_is(project: Project) -> None:
     """Snakemake puts their keys first. Networks are taken from shallow to deep, the rest in the order of config.yaml."""
-    assert shown(project, overlays=("config/cpu.yaml",))["architectures"] == ["mlp640", "lenet", "wrn-10-1"]
+    assert shown(project, overlays=("config/cpu.yaml",))["architectures"] == ["mlp640", "lenet", "wrn-28-1"]
     (project.folder / "front.yaml").write_text(
         "datasets: {cifar100: {}, digits: {}, mnist: {}}\nprobes: {lr: {C: 1.0}}\n"
     )

@@ -131,7 +131,7 @@ def test_sigterm_is_passed_on_and_the_next_run_resumes(project: Project) -> None
     time.sleep(4)
     if job.is_running():
         job.terminate()
-        snakemake.communicate(timeout=60)
+        snakemake.communicate(timeout=600)
     project.snakemake("--cores", "1", f"{RUN}/training.json")
 
 

@@ -125,7 +125,7 @@ def test_an_experiment_through_sbatch_with_a_cancelled_job_and_a_killed_daemon(
     time.sleep(3)
     subprocess.run([SCRIPT, "node", str(slurm)], check=True)
 
-    output, _ = snakemake.communicate(timeout=1500)
+    output, _ = snakemake.communicate(timeout=3000)
     assert snakemake.returncode == 0, output
     assert f"SLURM-job '{cancelled}' failed, SLURM status is: 'CANCELLED'" in output
     assert "tried again" in output

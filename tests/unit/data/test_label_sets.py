@@ -210,7 +210,7 @@ def command(store: Path, output: Path, **changes: Any) -> subprocess.CompletedPr
         str(output.parent / "labels.log"),
     ]
     return subprocess.run(
-        [python(), str(SCRIPTS / "labels.py"), *words], capture_output=True, text=True, timeout=60, check=False
+        [python(), str(SCRIPTS / "labels.py"), *words], capture_output=True, text=True, timeout=600, check=False
     )
 
 

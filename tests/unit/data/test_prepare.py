@@ -36,7 +36,7 @@ def words(spec: dict[str, Any], root: Path, store: Path, *more: str) -> list[str
 
 def command(*arguments: str) -> subprocess.CompletedProcess[str]:
     script = [python(), str(SCRIPTS / "prepare.py")]
-    return subprocess.run([*script, *arguments], capture_output=True, text=True, timeout=120, check=False)
+    return subprocess.run([*script, *arguments], capture_output=True, text=True, timeout=600, check=False)
 
 
 @pytest.fixture
@@ -98,7 +98,7 @@ def test_a_download_stopped_midway_is_recovered(stop: str, tmp_path: Path, serve
         while not (archive.exists() and archive.stat().st_size) and time.monotonic() < deadline:
             time.sleep(0.05)
         getattr(process, stop)()
-        said = process.communicate(timeout=60)[1]
+        said = process.communicate(timeout=600)[1]
     finally:
         process.kill()
     assert process.returncode == (-9 if stop == "kill" else 75), said
@@ -107,7 +107,7 @@ def test_a_download_stopped_midway_is_recovered(stop: str, tmp_path: Path, serve
     server.cut = None
     server.hang.clear()
     again = local(server, *arguments)
-    said = again.communicate(timeout=90)[1]
+    said = again.communicate(timeout=600)[1]
     assert again.returncode == 0, said
     assert load_store(store / "store.json").train_images.shape == (tiny.TRAIN, 3, 32, 32)
     assert sorted(path.name for path in root.iterdir()) == ["cifar-10-batches-py", "cifar-10-python.tar.gz"]

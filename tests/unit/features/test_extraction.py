@@ -340,7 +340,7 @@ def test_sigterm_stops_the_job_before_its_end(tmp_path):
         time.sleep(0.01)
     time.sleep(0.3)
     child.terminate()
-    _, errors = child.communicate(timeout=60)
+    _, errors = child.communicate(timeout=600)
     assert child.returncode == command_line.EXIT_INTERRUPTED, errors
     assert "run again to resume" in errors
     assert not (tmp_path / "out" / "features" / "shard").exists()

@@ -361,7 +361,7 @@ def test_a_change_of_one_figure_makes_only_that_one_stale() -> None:
 def command(script: str, spec: dict[str, Any], *arguments: object) -> subprocess.CompletedProcess:
     """Run a stage script."""
     words = [python(), str(SCRIPTS / script), "--spec", json.dumps(spec), *map(str, arguments)]
-    return subprocess.run(words, capture_output=True, text=True, timeout=120)
+    return subprocess.run(words, capture_output=True, text=True, timeout=600)
 
 
 def test_the_script_writes_the_same_files_every_time(tmp_path: Path) -> None:

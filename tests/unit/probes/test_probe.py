@@ -183,7 +183,7 @@ def test_a_killed_job_resumes(run: Path, script: ModuleType, number: signal.Sign
         time.sleep(0.05)
     time.sleep(0.2)
     os.kill(job.pid, number)
-    job.communicate(timeout=60)
+    job.communicate(timeout=600)
     assert job.returncode == status and not (run / "knn").exists() and not (run / "knn.json").exists()
     script.main(parsed(script, command(run)))
     assert files.read_json(run / "knn.provenance.json")["fits_resumed"] == 2

@@ -59,7 +59,7 @@ def test_sigterm_ends_a_job_with_its_own_status(tmp_path: Path) -> None:
     child = start("wait", tmp_path / "log")
     assert child.stdout is not None and child.stdout.readline() == "ready\n"
     child.terminate()
-    _, error = child.communicate(timeout=60)
+    _, error = child.communicate(timeout=600)
     assert child.returncode == 75
     assert error == "stopped: SIGTERM; run again to resume\n"
 

@@ -37,7 +37,7 @@ from dnn_or_knn.runtime import gpus
 environment = {"DNN_OR_KNN_GPUS": "1"}
 gpus.resolve("auto", environment=environment, list_gpus=lambda: sys.argv[2:], fault=lambda _: None, folder=Path(sys.argv[1]))
 print(environment["CUDA_VISIBLE_DEVICES"], flush=True)
-time.sleep(60)
+time.sleep(600)
 """
 
 

@@ -175,7 +175,7 @@ import sys, time; sys.path.insert(0, {str(SCRIPTS)!r})
 from dnn_or_knn.runtime import resume
 with resume.opened({str(tmp_path)!r}, {KEY!r}):
     print("open", flush=True)
-    time.sleep(60)
+    time.sleep(600)
 """
     with subprocess.Popen([sys.executable, "-c", code], stdout=subprocess.PIPE, text=True) as other:
         assert other.stdout is not None
@@ -272,9 +272,9 @@ def late(name):
     os._exit(75)
 with signals.stop_requests(late, grace=0.1):
     threading.Timer(0.1, os.kill, (os.getpid(), signal.SIGTERM)).start()
-    ctypes.CDLL(None).sleep(60) and ctypes.CDLL(None).sleep(60)
+    ctypes.CDLL(None).sleep(600) and ctypes.CDLL(None).sleep(600)
 """
-    done = subprocess.run([sys.executable, "-c", code], timeout=100)  # less than the two sleeps
+    done = subprocess.run([sys.executable, "-c", code], timeout=1000)  # less than the two sleeps
     assert done.returncode == 75
     assert (tmp_path / "late").read_text() == "SIGTERM"
 

@@ -832,7 +832,7 @@ sys.exit(command_line.run(train.main, train.options(), {command[2:]!r}))
     ) as slow:
         assert slow.stdout is not None and slow.stdout.readline() == "slow\n"
         slow.send_signal(signal.SIGTERM)
-        _, text = slow.communicate(timeout=60)
+        _, text = slow.communicate(timeout=600)
     assert slow.returncode == command_line.EXIT_INTERRUPTED
     assert "SIGTERM at step 7 of 12, state saved" in text
     in_process(command, monkeypatch)

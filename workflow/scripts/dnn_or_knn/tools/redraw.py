@@ -24,8 +24,8 @@ from ..plan.startup import FROZEN
 from ..runtime.errors import UserError
 from .archive import unpack
 
-#: The rules that read the experiment's tables alone.
-DRAWN = ("figure", "training_curves", "claims", "published", "choices", "report")
+#: The rules that read the experiment's tables alone; figures that show images are not among them, and stay as they are packed.
+DRAWN = ("figure", "training_curves", "claims", "later_claims", "published", "choices", "report")
 
 
 def overlay(config: dict[str, Any]) -> dict[str, Any]:

@@ -14,10 +14,10 @@ rule train:
         manifest=f"{RUN}/training.json",
         history=f"{RUN}/history.csv",
         provenance=f"{RUN}/training.provenance.json",
-    wildcard_constraints:
-        architecture=jobs.trained(),
     log:
         f"{RESULTS}/logs/train/{{dataset}}-{{architecture}}-{{labels}}-seed{{seed}}.log",
+    wildcard_constraints:
+        architecture=jobs.trained(),
     conda:
         "../../envs/pipeline.yaml"
     threads: jobs.config["jobs"]["train_threads"]
@@ -52,10 +52,10 @@ rule import_weights:
         manifest=f"{RUN}/training.json",
         history=f"{RUN}/history.csv",
         provenance=f"{RUN}/training.provenance.json",
-    wildcard_constraints:
-        architecture=jobs.imported(),
     log:
         f"{RESULTS}/logs/import/{{dataset}}-{{architecture}}-{{labels}}-seed{{seed}}.log",
+    wildcard_constraints:
+        architecture=jobs.imported(),
     conda:
         "../../envs/pipeline.yaml"
     resources:

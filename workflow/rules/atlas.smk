@@ -48,7 +48,6 @@ rule measure_features:
         probes=jobs.reads("probes"),
         arrays=ancient(STORE_ARRAYS + LABEL_ARRAYS),
         folders=ancient(jobs.reads("folders")),
-        checkpoints=ancient(f"{RUN}/checkpoints"),
     output:
         multiext(PART, ".parquet", ".provenance.json"),
         manifest=f"{PART}.json",

@@ -14,7 +14,7 @@ import torch
 from conftest import SCRIPTS
 from dnn_or_knn.atlas import rewind, tables
 from dnn_or_knn.atlas.common import Part
-from dnn_or_knn.measures.bootstrap import draw_counts
+from dnn_or_knn.measures.bootstrap import draw_counts, smoothed
 from dnn_or_knn.networks.build import create
 from dnn_or_knn.networks.input import standardize
 from dnn_or_knn.runtime import files
@@ -121,8 +121,9 @@ def test_each_accuracy_is_that_of_a_network_put_together_by_hand(part: Part, rew
         assert (row["test"], row["own"], row["relabelled"]) == pytest.approx(
             (test.mean(), train[own].mean(), train[~own].mean())
         )
-        replicate = np.repeat(train[~own], draws[0][~own]).mean()
-        assert row["relabelled_replicates"][0] == pytest.approx(replicate) and len(row["own_replicates"]) == 6
+        drawn = np.array([np.repeat(train[~own], draw[~own]).mean() for draw in draws])
+        replicates = smoothed(drawn, (~own).sum(), f"rewind/{row['step']}/{row['layer']}/relabelled")
+        assert row["relabelled_replicates"] == pytest.approx(replicates) and len(row["own_replicates"]) == 6
 
 
 def test_the_whole_network_set_back_is_that_of_the_step(part: Part, rewound: pd.DataFrame) -> None:

@@ -23,7 +23,7 @@ from torch import nn
 
 from .. import numerics
 from ..features import extraction, job
-from ..measures.bootstrap import draw_counts
+from ..measures.bootstrap import draw_counts, smoothed
 from ..measures.formulas import predicted
 from ..networks.build import create
 from ..runtime import gpus
@@ -51,7 +51,7 @@ def measure(part: Part) -> Columns:
             if done == 1 or step != wanted[done - 2][0]:
                 earlier_weights = asked.weights(step)
             mixed = set_back(final, earlier_weights, [layers[layer] for layer in sets[name]])
-            yield {"layer": name, "step": step, **asked.accuracies(mixed)}
+            yield {"layer": name, "step": step, **asked.accuracies(mixed, f"{step}/{name}")}
             progress.update(done, f"{name} at step {step}")
 
     with numerics.memory_told(f"the {device.type}'s memory cannot hold the images and batches of {asked.batch_size}"):
@@ -120,8 +120,8 @@ class Asked:
         """Return the kept weights of a step, on the CPU."""
         return torch.load(self.part.checkpoint(step), map_location="cpu", weights_only=True)["model"]
 
-    def accuracies(self, weights: Weights) -> dict[str, Any]:
-        """Return the row of a network with these weights."""
+    def accuracies(self, weights: Weights, where: str) -> dict[str, Any]:
+        """Return the row of a network with these weights; `where` names it among the run's."""
         self.network.load_state_dict(weights)
         right = {}
         with torch.no_grad():
@@ -133,13 +133,13 @@ class Asked:
                 right[split] = predicted(made[extraction.LOGITS].cpu().numpy()) == self.part.given[split]
         row: dict[str, Any] = {"test": right["test"].mean(), "test_count": len(right["test"])}
         for name, those in (("own", self.own), ("relabelled", ~self.own)):
-            row |= self._of_train(name, right["train"], those)
+            row |= self._of_train(name, right["train"], those, f"rewind/{where}/{name}")
         return row
 
-    def _of_train(self, name: str, right: np.ndarray, those: np.ndarray) -> dict[str, Any]:
-        """Return the accuracy of some of the train images, its replicates, and their number; NaN where there are none."""
+    def _of_train(self, name: str, right: np.ndarray, those: np.ndarray, where: str) -> dict[str, Any]:
+        """Return the accuracy of some of the train images, its smoothed replicates, and their number; NaN where there are none."""
         drawn = self.draws @ those
         with np.errstate(invalid="ignore", divide="ignore"):
-            replicates = (self.draws @ (right & those)) / drawn
+            replicates = smoothed((self.draws @ (right & those)) / drawn, max(int(those.sum()), 1), where)
         value = right[those].mean() if those.any() else np.nan
         return {name: value, f"{name}_count": int(those.sum()), f"{name}_replicates": replicates}

@@ -8,14 +8,12 @@ from __future__ import annotations
 from collections.abc import Iterator
 from functools import partial
 
-import numpy as np
-
 from .effects import Effect, Run, TooSmall
 from .later_study import LaterStudy
 from .study import Finding
 
 #: Fewer images than this have no mean that could be compared.
-FEWEST = 10
+FEWEST = 30
 
 
 def random_labels_deeper(study: LaterStudy) -> Iterator[Effect]:
@@ -57,8 +55,3 @@ def _within_run(study: LaterStudy, run: Run, split: str, which: str, seed: int) 
     means = [study.mean_depth(run, seed, split, those) for those in (chosen, ~chosen)]
     counts = f"{chosen.sum()} images {which}, {(~chosen).sum()} others"
     return means[0] - means[1], f"{means[0][0]:.3f} against {means[1][0]:.3f}: {counts}"
-
-
-def share(values: np.ndarray, whole: np.ndarray) -> np.ndarray:
-    """Return values as shares of a whole, each (1 + B,); 0 where the whole is 0."""
-    return np.divide(values, whole, out=np.zeros_like(values), where=whole != 0)

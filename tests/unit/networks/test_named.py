@@ -221,6 +221,15 @@ def test_logits_stand_where_weights_make_the_head_more_than_linear(own: str) -> 
     assert set(mistakes(network, images())) == {"head"}
 
 
+def test_logits_are_float32_under_autocast(own: str) -> None:
+    network = named({"module": "named", "network": f"{own}:small"})
+    with torch.no_grad():
+        with torch.autocast("cpu", torch.bfloat16):
+            embedding = network.embed(images())
+        expected = nn.functional.linear(embedding, network.model[6].weight, network.model[6].bias)
+        torch.testing.assert_close(network.classifier(embedding), expected)
+
+
 def test_a_head_of_another_shape_is_not_linear_and_has_a_logit_a_class(own: str) -> None:
     for name, more in (("kernel", {}), ("deep", {"classifier": "2"})):
         network = named({"module": "named", "network": f"{own}:{name}"} | more)

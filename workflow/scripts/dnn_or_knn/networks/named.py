@@ -102,7 +102,9 @@ class Named(nn.Module):
         with contextlib.ExitStack() as stack:
             for point, name in layers.items():
                 stack.callback(self.model.get_submodule(name).register_forward_hook(catch(point)).remove)
-            stack.callback(self.model.get_submodule(self.head).register_forward_pre_hook(catch_input).remove)
+            head = self.model.get_submodule(self.head)
+            stack.callback(head.register_forward_pre_hook(catch_input).remove)
+            stack.callback(head.register_forward_hook(_in_full_precision).remove)
             self._logits = self.forward(x)
         return {point: wide(seen[point]) for point in (*layers, "embedding")}
 
@@ -265,6 +267,14 @@ def _checked(make: Callable[[], nn.Module], name: str) -> Callable[[], nn.Module
         return model
 
     return made
+
+
+def _in_full_precision(layer: Any, given: tuple[torch.Tensor, ...], made: torch.Tensor) -> torch.Tensor | None:
+    """Return a layer's output in the precision of its weights where autocast computed it in another."""
+    if made.dtype == layer.weight.dtype:
+        return None
+    with torch.autocast(made.device.type, enabled=False):
+        return layer.forward(given[0].to(layer.weight.dtype))
 
 
 def _said(error: Exception | None) -> str:

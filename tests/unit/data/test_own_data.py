@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import os
 from pathlib import Path
 from typing import Any
 
@@ -103,6 +104,24 @@ def test_sets_of_other_classes_and_empty_folders_are_refused(tmp_path: Path) -> 
         load(spec(tmp_path / "empty"), tmp_path, download=False)
 
 
+def test_pictures_of_16_bits_bombs_and_broken_links_are_one_sentence(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    paint(tmp_path / "root", 4)
+    picture = tmp_path / "root/cat/003.png"
+    Image.fromarray(np.full((12, 12), 3000, np.uint16)).save(picture)
+    with pytest.raises(UserError, match=r"cat/003\.png has more than 8 bits"):
+        stored(tmp_path, spec(tmp_path / "root"))
+    picture.unlink()
+    with monkeypatch.context() as patch:
+        patch.setattr(Image, "MAX_IMAGE_PIXELS", 10)
+        with pytest.raises(UserError, match=r"is no picture that can be decoded"):
+            stored(tmp_path, spec(tmp_path / "root"))
+    picture.symlink_to(tmp_path / "nowhere")
+    with pytest.raises(UserError, match=r"cat/003\.png cannot be read"):
+        stored(tmp_path, spec(tmp_path / "root"))
+
+
 @pytest.mark.parametrize("order", ["NHW", "NHWC", "NCHW"])
 @pytest.mark.parametrize("keras", [False, True])
 def test_an_npz_may_have_its_axes_in_any_order(order: str, keras: bool, tmp_path: Path) -> None:
@@ -132,6 +151,13 @@ def test_an_npz_may_have_its_axes_in_any_order(order: str, keras: bool, tmp_path
 def test_an_npz_that_lacks_an_array_or_holds_a_pickle_is_one_sentence(tmp_path: Path) -> None:
     told = {"dataset": "mine", "loader": "npz", "root": str(tmp_path / "a.npz"), "size": 9, "channels": 1, "classes": 3}
     with pytest.raises(UserError, match=r"a\.npz is missing"):
+        load(told, tmp_path, download=False)
+    (tmp_path / "a.npz").write_bytes(b"")
+    with pytest.raises(UserError, match=r"no \.npz file of plain arrays"):
+        load(told, tmp_path, download=False)
+    with open(tmp_path / "a.npz", "wb") as file:
+        np.save(file, np.zeros(3))
+    with pytest.raises(UserError, match=r"no \.npz file of plain arrays"):
         load(told, tmp_path, download=False)
     np.savez(tmp_path / "a.npz", train_images=np.zeros((2, 9, 9), np.uint8))
     with pytest.raises(UserError, match="no array 'train_labels'"):
@@ -196,6 +222,32 @@ def test_a_folder_is_an_entry_of_the_configuration(tmp_path: Path) -> None:
     assert told(jobs({"mine": block}), "prepare")["fingerprint"] != prepared["fingerprint"]
 
 
+def test_another_npz_of_one_size_is_seen(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    file, found = tmp_path / "a.npz", set()
+    for read in (10**9, 0):
+        monkeypatch.setattr(datasets, "READ", read)
+        for content in (b"one", b"two"):
+            file.write_bytes(content)
+            os.utime(file, (content[0], content[0]))
+            datasets.fingerprint.cache_clear()
+            found.add(datasets.fingerprint(str(file)))
+    assert len(found) == 4
+
+
+def test_linked_folders_are_seen_and_neither_loops_nor_broken_links_stop_it(tmp_path: Path) -> None:
+    paint(tmp_path / "there", 2)
+    (tmp_path / "root").mkdir()
+    (tmp_path / "root/ant").symlink_to(tmp_path / "there/ant")
+    (tmp_path / "there/ant/up").symlink_to(tmp_path / "root")
+    (tmp_path / "root/.#gone").symlink_to(tmp_path / "nowhere")
+    found = set()
+    for number in range(2):
+        (tmp_path / f"there/ant/{number}.png").write_bytes(b"x")
+        datasets.fingerprint.cache_clear()
+        found.add(datasets.fingerprint(str(tmp_path / "root")))
+    assert len(found) == 2
+
+
 def test_large_images_stay_on_disk(tmp_path: Path) -> None:
     paint(tmp_path / "root", 2)
     block = {"loader": "folder", "root": str(tmp_path / "root"), "size": 65}
@@ -238,6 +290,8 @@ def test_torchvisions_classes_take_one_line() -> None:
         ({"mine": {"loader": "torchvision", "class": "SVHN"}}, "class is 'SVHN'"),
         ({"mine": {"loader": "npz", "root": "a.npz", "size": 8, "classes": 3, "colour": 1}}, "unknown key 'colour'"),
         ({"digits": {"loader": "npz", "root": "a.npz", "size": 8, "classes": 3}}, "give it another name"),
+        ({"../../evil": {"loader": "npz", "root": "a.npz", "size": 8, "classes": 3}}, "the name '../../evil'"),
+        ({"mine": {"loader": "folder", "root": "/no", "size": 8, "resize": 7}}, "resize is 7, less than its size"),
         ({"digits": {"mean": [0.5]}}, "one of mean and std"),
         ({"digits": {"mean": [0.5, 0.5], "std": [1.0, 1.0]}}, "has 2 numbers, but the images 1 channels"),
         ({"digits": {"mean": [0.5], "std": [0]}}, "not above 0"),

@@ -44,6 +44,45 @@ def mixed(channels, size, classes):
     return nn.Sequential(nn.Conv2d(channels, 4, 3), nn.AdaptiveAvgPool2d(1), nn.Flatten(), nn.Linear(4, classes), nn.Tanh())
 
 
+class Scaled(nn.Module):
+    def __init__(self, classes):
+        super().__init__()
+        self.body = nn.Sequential(nn.AdaptiveAvgPool2d(1), nn.Flatten())
+        self.fc = nn.Linear(3, classes)
+        self.scale = nn.Parameter(torch.ones(()))
+
+    def forward(self, x):
+        return self.scale * self.fc(self.body(x))
+
+
+def scaled(channels, size, classes):
+    return Scaled(classes)
+
+
+def kernel(channels, size, classes):
+    return nn.Sequential(nn.AdaptiveAvgPool2d(3), nn.Conv2d(channels, classes, 3), nn.Flatten())
+
+
+def deep(channels, size, classes):
+    return nn.Sequential(
+        nn.AdaptiveAvgPool2d(1), nn.Flatten(), nn.Linear(channels, 7), nn.ReLU(), nn.Linear(7, classes)
+    )
+
+
+def large(channels, size, classes):
+    return nn.Sequential(
+        nn.Conv2d(channels, 4, 40), nn.AdaptiveAvgPool2d(1), nn.Flatten(), nn.Linear(4, classes)
+    )
+
+
+def wrong(channels, size, classes):
+    raise ValueError("no such width")
+
+
+def nothing(channels, size, classes):
+    return None
+
+
 def features(channels, size, classes):
     return nn.Sequential(nn.Conv2d(channels, 4, 3), nn.AdaptiveAvgPool2d(1), nn.Flatten())
 '''
@@ -150,6 +189,9 @@ def test_ones_own_function_is_called_with_the_geometry_and_the_options(own: str)
         ({"network": "nowhere/net.py:small"}, "no file nowhere/net.py"),
         ({"network": "OWN:smal"}, "has no function 'smal' .did you mean 'small'"),
         ({"network": "OWN:features"}, "not logits"),
+        ({"network": "OWN:large"}, "does not take images of 3 × 32 × 32"),
+        ({"network": "OWN:wrong"}, r"wrong could not be built .no such width."),
+        ({"network": "OWN:nothing"}, "returns a NoneType, not a module"),
         ({"network": "OWN:small", "sha256": "0"}, "was changed since this job was planned"),
     ],
 )
@@ -157,6 +199,44 @@ def test_what_cannot_be_is_one_sentence(network: dict[str, Any], said: str, own:
     spec = {"module": "named"} | network | {"network": network["network"].replace("OWN", own)}
     with pytest.raises(UserError, match=said):
         named(spec)
+
+
+def test_ones_own_file_may_hold_dataclasses_and_its_mistakes_are_one_sentence(own: str, tmp_path: Path) -> None:
+    (tmp_path / "data.py").write_text(
+        "from __future__ import annotations\nimport dataclasses\n@dataclasses.dataclass\nclass Width:\n    x: int = 1\n"
+        + OWN
+    )
+    assert named({"module": "named", "network": f"{tmp_path / 'data.py'}:small"}).classes == CLASSES
+    (tmp_path / "bad.py").write_text("import no_such_module_here\n")
+    with pytest.raises(UserError, match=r"bad\.py could not be run .ModuleNotFoundError"):
+        named({"module": "named", "network": f"{tmp_path / 'bad.py'}:small"})
+
+
+def test_logits_stand_where_weights_make_the_head_more_than_linear(own: str) -> None:
+    network = named({"module": "named", "network": f"{own}:scaled"})
+    assert mistakes(network, images()) == {}
+    with torch.no_grad():
+        network.model.scale.fill_(3)
+        assert torch.equal(network.classifier(network.embed(images())), network(images()))
+    assert set(mistakes(network, images())) == {"head"}
+
+
+def test_logits_are_float32_under_autocast(own: str) -> None:
+    network = named({"module": "named", "network": f"{own}:small"})
+    with torch.no_grad():
+        with torch.autocast("cpu", torch.bfloat16):
+            embedding = network.embed(images())
+        expected = nn.functional.linear(embedding, network.model[6].weight, network.model[6].bias)
+        torch.testing.assert_close(network.classifier(embedding), expected)
+
+
+def test_a_head_of_another_shape_is_not_linear_and_has_a_logit_a_class(own: str) -> None:
+    for name, more in (("kernel", {}), ("deep", {"classifier": "2"})):
+        network = named({"module": "named", "network": f"{own}:{name}"} | more)
+        assert set(mistakes(network, images())) == {"head"} and not network.linear
+        with torch.no_grad():
+            logits = network.classifier(network.embed(images()))
+        assert logits.shape[1] == network.classifier.out_features == CLASSES
 
 
 def test_timm_is_asked_for_where_it_is_missing(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -264,6 +344,7 @@ def test_a_network_goes_by_its_source_everywhere_in_the_configuration(own: str) 
         ({"my net": {"network": "torchvision:resnet18"}}, "the name 'my net'"),
         ({"torchvision:resnet18": {"layer": "auto"}}, "unknown key 'layer'.*did you mean 'layers'"),
         ({"torchvision:resnet18": {}, "torchvision-resnet18": {"network": "torchvision:resnet18"}}, "one folder"),
+        ({"a/net.py:small": {}, "b/net.py:small": {}}, "'b/net.py:small' and 'a/net.py:small', which have one folder"),
     ],
 )
 def test_a_bad_entry_is_one_sentence(block: dict[str, Any], said: str) -> None:

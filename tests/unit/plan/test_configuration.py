@@ -148,6 +148,12 @@ def test_a_dropped_data_set_or_architecture_takes_its_runs_with_it() -> None:
     assert kept and runs.create(merge(PAPER, without)).runs == kept
 
 
+def test_dropping_all_runs_is_said() -> None:
+    without = {"datasets": {"mnist": None, "cifar10": None, "cifar100": None, "digits": {}}}
+    with pytest.raises(UserError, match=r"no run is left.*cifar10"):
+        runs.create(merge(PAPER, without))
+
+
 def test_classes_too_small_for_the_votes_of_all_neighbours_are_told() -> None:
     def said(count: int) -> list[str]:
         config = resolve(block(subset={"draw": "balanced", "count": count}, seeds=[0, 1]))

@@ -21,6 +21,7 @@ from dnn_or_knn.training.history import history_text
 from dnn_or_knn.training.imported import fill, read
 from snakemake.utils import update_config
 from tiny_training import CLASSES, LENET, SIZE, stage
+from torch import nn
 
 RESNET = {"module": "named", "network": "torchvision:resnet18"}
 
@@ -50,8 +51,26 @@ def test_safetensors_are_read_as_they_are(tmp_path: Path) -> None:
     library = pytest.importorskip("safetensors.torch")
     state = lenet(3).state_dict()
     library.save_file({f"module.{name}": value for name, value in state.items()}, tmp_path / "a.safetensors")
-    found = read(tmp_path / "a.safetensors")
-    assert found.keys() == state.keys() and all(torch.equal(found[name], state[name]) for name in state)
+    network = lenet()
+    fill(network, read(tmp_path / "a.safetensors"), tmp_path / "a.safetensors")
+    assert all(torch.equal(value, state[name]) for name, value in network.state_dict().items())
+
+
+def test_a_prefix_that_the_network_has_itself_stays(tmp_path: Path) -> None:
+    class Own(nn.Module):
+        def __init__(self) -> None:
+            super().__init__()
+            self.model = nn.Sequential(nn.Linear(2, 2))
+
+    class Wrapped(nn.Module):
+        def __init__(self) -> None:
+            super().__init__()
+            self.model = Own()
+
+    for prefix in ("", "module."):
+        given, network = Own().state_dict(), Wrapped()
+        fill(network, {prefix + name: value for name, value in given.items()}, tmp_path / "a.pt")
+        assert all(torch.equal(value, given[name]) for name, value in network.model.state_dict().items())
 
 
 def test_safetensors_are_asked_for_where_they_are_missing(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -224,6 +243,16 @@ def test_a_subject_takes_the_options_of_the_architecture_that_it_names(tmp_path:
     wrn = runs.create(plan(tmp_path, network="wrn-16-4")).runs["mnist/mine/true-labels/seed0"].network
     assert wrn["module"] == "wrn" and wrn["depth"] == 16 and wrn["activation"] == "relu"
     assert networks.depth("wrn-16-4", {}) == 16
+
+
+def test_a_subject_takes_no_other_files_network_of_its_name(tmp_path: Path) -> None:
+    for folder in "ab":
+        (tmp_path / folder).mkdir()
+        (tmp_path / folder / "net.py").write_text(f"def small(): return '{folder}'\n")
+    config = plan(tmp_path, network=f"{tmp_path}/b/net.py:small")
+    update_config(config, {"architectures": {f"{tmp_path}/a/net.py:small": {"layers": ["layer1"]}}})
+    network = runs.create(config).runs["mnist/mine/true-labels/seed0"].network
+    assert network["network"] == f"{tmp_path}/b/net.py:small" and network["layers"] == "auto"
 
 
 @pytest.mark.parametrize(

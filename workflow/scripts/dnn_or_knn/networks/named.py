@@ -11,13 +11,15 @@ import contextlib
 import copy
 import importlib
 import importlib.util
+import sys
 from collections.abc import Callable, Iterator, Mapping
 from pathlib import Path
-from typing import Any, cast
+from typing import Any
 
 import torch
 from torch import nn
 
+from .. import numerics
 from ..runtime import files
 from ..runtime.errors import UserError, nearest
 from ..runtime.progress import log
@@ -41,12 +43,13 @@ class Named(nn.Module):
         spec: ``network`` (its name), ``layers`` ("auto" or names of modules), ``classifier`` ("auto" or the name of one).
         """
         super().__init__()
-        self.name, self._make = spec["network"], make
+        self.name, self.classes, self._make = spec["network"], classes, make
         self.model = make()
         without_chance(self.model)
         self._repeats = channels == 1 and _first_channels(self.model) == 3
         trial = self._trial(channels, size, classes, spec)
-        self.head, self.linear = trial.head, trial.linear
+        self.head = trial.head
+        self.linear = trial.linear and self._product(trial.embedding) is not None
         self._logits: torch.Tensor | None = None
         wanted = spec.get("layers", "auto")
         chosen = trial.stages() if wanted == "auto" else [self._module(name, "layers") for name in wanted]
@@ -60,8 +63,16 @@ class Named(nn.Module):
 
     @property
     def classifier(self) -> Classifier:
-        """The last layer, as a function of the embedding."""
+        """What stands for a function from the embedding to the logits."""
         return Classifier(self)
+
+    def _product(self, embedding: torch.Tensor) -> torch.Tensor | None:
+        """Return W · embedding + b of the head, (N, classes); None if its weights are of another shape, as a convolution's may be."""
+        layer: Any = self.model.get_submodule(self.head)
+        weights = layer.weight.flatten(1)
+        if weights.shape != (self.classes, embedding.shape[1]):
+            return None
+        return nn.functional.linear(embedding, weights, layer.bias)
 
     def initialize(self, generator: torch.Generator) -> None:
         """Draw all weights as the network itself does, from the generator's seed."""
@@ -91,7 +102,9 @@ class Named(nn.Module):
         with contextlib.ExitStack() as stack:
             for point, name in layers.items():
                 stack.callback(self.model.get_submodule(name).register_forward_hook(catch(point)).remove)
-            stack.callback(self.model.get_submodule(self.head).register_forward_pre_hook(catch_input).remove)
+            head = self.model.get_submodule(self.head)
+            stack.callback(head.register_forward_pre_hook(catch_input).remove)
+            stack.callback(head.register_forward_hook(_in_full_precision).remove)
             self._logits = self.forward(x)
         return {point: wide(seen[point]) for point in (*layers, "embedding")}
 
@@ -99,21 +112,26 @@ class Named(nn.Module):
         return x.expand(-1, 3, -1, -1) if self._repeats else x
 
     def _trial(self, channels: int, size: int, classes: int, spec: Mapping[str, Any]) -> stages.Trial:
-        """Return what happens in the network when it is shown two images, of 64 pixels at least if it takes them."""
+        """Return what happens in the network when it is shown two images, of 64 pixels at least if it takes them.
+
+        It has to take those of `size` pixels in any case.
+        """
         error: Exception | None = None
         for side in dict.fromkeys((max(size, 64), size)):
             images = torch.rand((2, channels, side, side), generator=torch.Generator().manual_seed(0))
             try:
                 found = stages.watch(self.model, self._colours(images), side, classes, spec.get("classifier", "auto"))
+                if side != size:
+                    with torch.no_grad(), evaluating(self):
+                        self.model(self._colours(images[..., :size, :size]))
             except UserError:
                 raise
             except Exception as wrong:  # whatever a stranger's code raises
                 error = wrong
                 continue
             return found
-        said = " ".join(str(error).split())[:200]
         raise UserError(
-            f"{self.name} does not take images of {channels} × {size} × {size} ({said}); set its `options`, such as "
+            f"{self.name} does not take images of {channels} × {size} × {size} ({_said(error)}); set its `options`, such as "
             "image_size or img_size, or take another network"
         ) from error
 
@@ -135,21 +153,19 @@ class Named(nn.Module):
 
 
 class Classifier:
-    """The last layer of a `Named` network as a function of the embedding.
+    """The logits of a `Named` network's images that were embedded last.
 
-    Of a head that is not linear in the embedding there is no such function: then it returns the logits of the images that were embedded last.
+    They are no function of the embedding where the head is more than W · x + b, and whether it is can change with the weights.
     """
 
     def __init__(self, network: Named) -> None:
         self._network = network
-        self._layer = cast(Any, network.model.get_submodule(network.head))
-        self.out_features = len(self._layer.weight)
+        self.out_features = network.classes
 
     def __call__(self, embedding: torch.Tensor) -> torch.Tensor:
-        if not self._network.linear:
-            assert self._network._logits is not None
-            return self._network._logits
-        return nn.functional.linear(embedding, self._layer.weight.flatten(1), self._layer.bias)
+        logits = self._network._logits
+        assert logits is not None and len(logits) == len(embedding)
+        return logits
 
 
 def mistakes(network: Named, images: torch.Tensor) -> dict[str, str]:
@@ -165,7 +181,7 @@ def mistakes(network: Named, images: torch.Tensor) -> dict[str, str]:
         together = network.activations(images)
         logits = network(images)
         alone = {name: torch.cat([network.activations(x[None])[name] for x in images[:2]]) for name in together}
-        product = network.classifier(together["embedding"]) if network.linear else None
+        product = network._product(together["embedding"])
     found = {}
     if product is None or relative(product, logits) > TOLERANCE:
         found["head"] = not_linear(network)
@@ -230,13 +246,40 @@ def build(spec: Mapping[str, Any], *, channels: int, size: int, classes: int) ->
         def make() -> nn.Module:
             return function(channels=channels, size=size, classes=classes, **options)
 
-    try:
-        network = Named(make, spec, channels=channels, size=size, classes=classes)
-    except TypeError as error:
-        raise UserError(f"{spec['network']} could not be built ({error}); correct its options") from error
+    network = Named(_checked(make, spec["network"]), spec, channels=channels, size=size, classes=classes)
     if not network.linear:
         log.warning("%s", not_linear(network))
     return network
+
+
+def _checked(make: Callable[[], nn.Module], name: str) -> Callable[[], nn.Module]:
+    """Return a builder whose errors are one sentence, whatever a stranger's code raises."""
+
+    def made() -> nn.Module:
+        try:
+            model = make()
+        except Exception as error:
+            if isinstance(error, UserError) or numerics.is_out_of_memory(error):
+                raise
+            raise UserError(f"{name} could not be built ({_said(error)}); correct its options") from error
+        if not isinstance(model, nn.Module):
+            raise UserError(f"{name} returns a {type(model).__name__}, not a module; return the network")
+        return model
+
+    return made
+
+
+def _in_full_precision(layer: Any, given: tuple[torch.Tensor, ...], made: torch.Tensor) -> torch.Tensor | None:
+    """Return a layer's output in the precision of its weights where autocast computed it in another."""
+    if made.dtype == layer.weight.dtype:
+        return None
+    with torch.autocast(made.device.type, enabled=False):
+        return layer.forward(given[0].to(layer.weight.dtype))
+
+
+def _said(error: Exception | None) -> str:
+    """Return an error's words in one line."""
+    return " ".join(str(error).split())[:200] or type(error).__name__
 
 
 def _by_rounding(network: Named, images: torch.Tensor, name: str) -> bool:
@@ -292,7 +335,13 @@ def _function(path: Path, name: str, sha256: str | None) -> Callable[..., nn.Mod
     told = importlib.util.spec_from_file_location(f"dnn_or_knn_own_{path.stem}", path)
     assert told is not None and told.loader is not None
     module = importlib.util.module_from_spec(told)
-    told.loader.exec_module(module)
+    sys.modules[told.name] = module  # where dataclasses look for it
+    try:
+        told.loader.exec_module(module)
+    except Exception as error:
+        if isinstance(error, UserError) or numerics.is_out_of_memory(error):
+            raise
+        raise UserError(f"{path} could not be run ({type(error).__name__}: {_said(error)}); mend the file") from error
     if not callable(getattr(module, name, None)):
         raise UserError(f"{path} has no function '{name}'{nearest(name, dir(module))}")
     return getattr(module, name)

@@ -74,6 +74,12 @@ def resolve(config: Mapping[str, Any]) -> dict[str, Any]:
                 run[names] = [name for name in run[names] if config[names].get(name, {}) is not None]
             _run(run, complete, schema, f"{key}[{position}]")
         complete[key] = [run for run in complete[key] if run["architectures"] and run["datasets"]]
+    if not (complete["runs"] or complete["more_runs"] or "subjects" in complete):
+        dropped = [name for key in ("datasets", "architectures") for name in config[key] if config[key][name] is None]
+        raise UserError(
+            f"config: no run is left, each has its data sets or architectures among those dropped ({', '.join(dropped)}); give "
+            "runs on others"
+        )
     return complete
 
 

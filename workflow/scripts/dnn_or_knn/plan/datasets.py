@@ -9,6 +9,8 @@ from collections.abc import Mapping
 from typing import Any
 
 from ..runtime.errors import UserError, nearest
+from ..runtime.files import sha256
+from .networks import NAME
 from .registry import ANY_DATASET, DATASETS, LOADERS, TORCHVISION
 from .schema import check, fill
 
@@ -17,6 +19,9 @@ NOT_STORED = tuple(ANY_DATASET)
 
 #: Images with more pixels a side stay on disk while networks are trained and asked; others lie in memory.
 RESIDENT = 64
+
+#: A file of more bytes is told by its size and date: its content would be read at every start.
+READ = 10**9
 
 
 def own(options: Mapping[str, Any]) -> bool:
@@ -46,6 +51,8 @@ def streamed(entry: Mapping[str, Any]) -> bool:
 def complete(name: str, options: dict[str, Any]) -> None:
     """Check one data set's options and fill in their defaults, in place; raises `UserError`."""
     where = f"config: datasets.{name}"
+    if not NAME.fullmatch(name):  # a folder of the results has it
+        raise UserError(f"config: datasets has the name '{name}'; use letters, digits, -, . and _")
     if own(options):
         if name in DATASETS:
             raise UserError(f"{where} has a loader, but the registry has a data set of that name; give it another name")
@@ -71,6 +78,10 @@ def complete(name: str, options: dict[str, Any]) -> None:
         del options[key]  # a specification without it means the same
     if "root" in options:
         options["root"] = _place(options["root"], where)
+    if options.get("resize", options.get("size", 0)) < options.get("size", 0):
+        raise UserError(
+            f"{where}.resize is {options['resize']}, less than its size, {options['size']}: pictures would get black borders; raise it"
+        )
     if options.get("loader") == "folder" and options["classes"] is None:
         options["classes"] = _count(options["root"], where)
     _normalization({"channels": 3} | (DATASETS.get(name) or entry({"datasets": {name: options}}, name)), options, where)
@@ -114,13 +125,37 @@ def _normalization(geometry: Mapping[str, Any], options: Mapping[str, Any], wher
 
 @functools.cache
 def fingerprint(root: str) -> str:
-    """Return a digest of the names and sizes of all files below a folder, or of one file: what tells that it was changed."""
-    lines = []
+    """Return a digest of the names and sizes of all files below a folder, or of one file's content: what tells that it was changed.
+
+    Linked folders count as what they link to. A file above `READ` bytes is told by its size and its date.
+    """
     if os.path.isfile(root):
-        lines.append(f"{os.path.getsize(root)}")
-    for folder, folders, names in os.walk(root):
-        folders[:] = sorted(name for name in folders if not name.startswith("."))
+        facts = os.stat(root)
+        try:
+            return sha256(root) if facts.st_size <= READ else digest(f"{facts.st_size} {facts.st_mtime_ns}")
+        except OSError as error:
+            raise UserError(
+                f"{root} cannot be read ({error.strerror}); make it readable or correct the path"
+            ) from error
+    lines = []
+    above = {root: {os.path.realpath(root)}}  # what a link must not lead back to
+    for folder, folders, names in os.walk(root, followlinks=True):
+        places = above.pop(folder)
+        real = {name: os.path.realpath(os.path.join(folder, name)) for name in folders if not name.startswith(".")}
+        folders[:] = sorted(name for name in real if real[name] not in places)
+        above |= {os.path.join(folder, name): places | {real[name]} for name in folders}
         for name in sorted(names):
             path = os.path.join(folder, name)
-            lines.append(f"{os.path.relpath(path, root)} {os.path.getsize(path)}")
-    return hashlib.sha256("\n".join(lines).encode()).hexdigest()
+            size = os.path.getsize(path) if os.path.exists(path) else "a broken link"  # the loader says so of a picture
+            lines.append(f"{os.path.relpath(path, root)} {size}")
+    return digest("\n".join(lines))
+
+
+def size(file: str) -> str:
+    """Return a digest of a file's size; its content is an input of the job."""
+    return digest(f"{os.path.getsize(file)}")
+
+
+def digest(text: str) -> str:
+    """Return the SHA-256 of a text."""
+    return hashlib.sha256(text.encode()).hexdigest()

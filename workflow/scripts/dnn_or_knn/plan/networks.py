@@ -30,11 +30,14 @@ def by_name(config: dict[str, Any]) -> None:
     if not isinstance(architectures, dict):
         return
     names = {name: folder_name(name) for name in architectures if ":" in name}
+    taken = {name: name for name in architectures if name not in names}
     for name, folder in names.items():
-        if folder in architectures:
+        if folder in taken:
             raise UserError(
-                f"config: architectures names '{name}' and '{folder}', which have one folder; give one a name of its own"
+                f"config: architectures names '{name}' and '{taken[folder]}', which have one folder, {folder}; give one a "
+                f"name of its own, such as `mine: {{network: {name}}}`"
             )
+        taken[folder] = name
     config["architectures"] = {
         names.get(name, name): {"network": name} | options if name in names and isinstance(options, dict) else options
         for name, options in architectures.items()
@@ -120,8 +123,9 @@ def settings(config: Mapping[str, Any], name: str) -> tuple[str, dict[str, Any]]
         return name, config["architectures"][name]
     asked = config["subjects"][name]["network"]
     known = folder_name(asked) if ":" in asked else asked
-    if known in config["architectures"]:
-        return known, config["architectures"][known]
+    there = config["architectures"].get(known)
+    if there is not None and (":" not in asked or there.get("network") == asked):
+        return known, there
     options: dict[str, Any] = {"network": asked} if ":" in asked else {}
     fill(options, {"properties": entry(known, options)["options"]})
     return known, options

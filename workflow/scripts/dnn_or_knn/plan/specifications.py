@@ -184,7 +184,7 @@ class Jobs(Measuring):
             *modules(run.network),
             network=run.network,
             weights=weights,
-            sizes={step: datasets.fingerprint(file) for step, file in weights.items()},
+            sizes={step: datasets.size(file) for step, file in weights.items()},
         )
 
     def weights(self, wildcards: Wildcards) -> list[str]:

@@ -91,7 +91,7 @@ def read(path: Path) -> dict[str, torch.Tensor]:
 
 
 def unwrapped(content: Any, path: Path) -> dict[str, torch.Tensor]:
-    """Return the state dict within the usual wrappers, its names without the usual prefixes."""
+    """Return the state dict within the usual wrappers."""
     while isinstance(content, Mapping):
         within = next((key for key in WRAPPERS if isinstance(content.get(key), Mapping)), None)
         if within is None:
@@ -103,16 +103,15 @@ def unwrapped(content: Any, path: Path) -> dict[str, torch.Tensor]:
         or not all(isinstance(v, torch.Tensor) for v in content.values())
     ):
         raise UserError(f"{path} holds no state dict, a mapping of names to tensors; save the network's state_dict()")
-    state = dict(content)
-    while prefix := next((p for p in PREFIXES if all(name.startswith(p) for name in state)), None):
-        state = {name.removeprefix(prefix): value for name, value in state.items()}
-    return state
+    return dict(content)
 
 
 def fill(network: nn.Module, state: Mapping[str, torch.Tensor], path: Path) -> None:
-    """Load a state dict into the network, or into the one that it wraps; names and shapes have to be the same."""
+    """Load a state dict into the network, or into the one that it wraps; names, but for usual prefixes, and shapes have to be the same."""
     target: Any = getattr(network, "model", network)
     wanted = target.state_dict()
+    while wanted.keys().isdisjoint(state) and (prefix := next((p for p in PREFIXES if _all(state, p)), None)):
+        state = {name.removeprefix(prefix): value for name, value in state.items()}
     optional = {name for name in wanted if name.endswith("num_batches_tracked")}
     missing = sorted(wanted.keys() - state.keys() - optional)
     unknown = sorted(state.keys() - wanted.keys())
@@ -145,6 +144,10 @@ def check(network: nn.Module, images: torch.Tensor, path: Path) -> None:
         raise UserError(f"{path}: {found['batch']}")
     for said in found.values():
         log.warning("%s", said)
+
+
+def _all(state: Mapping[str, Any], prefix: str) -> bool:
+    return all(name.startswith(prefix) for name in state)
 
 
 def _some(names: list[str]) -> str:

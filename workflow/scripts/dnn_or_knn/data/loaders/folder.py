@@ -76,8 +76,10 @@ class Pictures:
         for path in self.paths:
             try:
                 with Image.open(path) as file:
+                    if file.mode[0] in "IF":  # Pillow would cut their values off at 255
+                        raise UserError(f"{path} has more than 8 bits a pixel (mode {file.mode}); save it with 8")
                     picture = functional.resize(file.convert("RGB" if channels == 3 else "L"), [self.resize])
-            except (UnidentifiedImageError, OSError, ValueError, SyntaxError) as error:
+            except (UnidentifiedImageError, Image.DecompressionBombError, OSError, ValueError, SyntaxError) as error:
                 raise UserError(f"{path} is no picture that can be decoded ({error}); replace or remove it") from error
             pixels = np.asarray(functional.center_crop(picture, [size, size]), dtype=np.uint8)
             yield np.ascontiguousarray(pixels.reshape(size, size, channels).transpose(2, 0, 1))
@@ -111,5 +113,9 @@ def _digest(samples: Sequence[Sample], top: Path) -> str:
     """Return the SHA-256 over every file's name below the root and its content."""
     digest = hashlib.sha256()
     for path, _ in samples:
-        digest.update(f"{Path(path).relative_to(top).as_posix()} {files.sha256(path)}\n".encode())
+        try:
+            content = files.sha256(path)
+        except OSError as error:  # a link to nothing
+            raise UserError(f"{path} cannot be read ({error.strerror}); replace or remove it") from error
+        digest.update(f"{Path(path).relative_to(top).as_posix()} {content}\n".encode())
     return digest.hexdigest()

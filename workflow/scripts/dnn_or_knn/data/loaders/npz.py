@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import zipfile
+import zlib
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
@@ -37,7 +38,7 @@ def load(spec: Mapping[str, Any], root: Path, download: bool) -> Data:
             names = arrays["class_names"].tolist() if "class_names" in arrays else range(spec["classes"])
     except FileNotFoundError as error:
         raise UserError(f"{path} is missing; set datasets.{spec['dataset']}.root to the .npz file") from error
-    except (OSError, ValueError, zipfile.BadZipFile) as error:
+    except (OSError, ValueError, EOFError, TypeError, zipfile.BadZipFile, zlib.error) as error:
         raise UserError(f"{path} is no .npz file of plain arrays ({error}); save it with numpy.savez") from error
     images = {part: _nchw(found[f"{part}_images"], spec["channels"]) for part in ("train", "test")}
     labels = {part: _labels(found[f"{part}_labels"], path, part) for part in ("train", "test")}

@@ -5,7 +5,7 @@ from __future__ import annotations
 import argparse
 import sys
 
-from dnn_or_knn.runtime import command_line, files
+from dnn_or_knn.runtime import command_line
 
 EPILOG = """
 Specification:
@@ -16,19 +16,12 @@ Specification:
   architecture   the network of figures 4 to 7
   probes         names of the probes; "knn", "svm" and "lr" are judged
 """
-COLUMNS = [
-    *("claim", "part", "cell", "value", "low", "high", "relation", "threshold", "unit", "verdict", "decides", "seeds"),
-    "note",
-]
 
 
 def main(args: argparse.Namespace) -> None:
     """Write claims.pdf, .png, .csv and .md, and last claims.json with every effect and verdict."""
-    import pandas as pd
-    from dnn_or_knn.claims import effects, paper_claims, verdicts
-    from dnn_or_knn.claims.figure import draw
+    from dnn_or_knn.claims import effects, paper_claims, written
     from dnn_or_knn.claims.study import ROLES, Study
-    from dnn_or_knn.figures import style
     from dnn_or_knn.measures import tables
     from dnn_or_knn.runtime import results
 
@@ -44,17 +37,9 @@ def main(args: argparse.Namespace) -> None:
         thresholds=spec["claims"],
     )
     judged = paper_claims.judge(study)
-    table = pd.DataFrame([effect for claim in judged for effect in claim["effects"]], columns=COLUMNS)
-    prefix = args.output.with_suffix("")
-    look = style.style({})
-    with style.applied(look):
-        made = style.save(draw(judged, look), prefix, table, dpi=look["dpi"])
-    text = prefix.with_suffix(".md")
-    files.write_text(text, verdicts.markdown(judged))
-    results.finish(args, {"claims": judged}, [*made, text], inputs=[args.measures])
-    for claim in judged:
-        told = claim["claim"], verdicts.verdict(claim), claim["title"], claim["decided"]
-        command_line.log.info("claim %d: %s - %s: %s", *told)
+    made = written.write(args.output, judged, "The paper's claims")
+    results.finish(args, {"claims": judged}, made, inputs=[args.measures])
+    written.tell(judged)
 
 
 def options() -> argparse.ArgumentParser:

@@ -7,7 +7,7 @@ import sys
 from pathlib import Path
 from typing import Any
 
-from dnn_or_knn.runtime import command_line, files
+from dnn_or_knn.runtime import command_line
 
 EPILOG = """
 Specification:
@@ -22,12 +22,9 @@ Specification:
 
 def main(args: argparse.Namespace) -> None:
     """Write later.pdf, .png, .csv and .md, and last later.json with every effect and verdict."""
-    import pandas as pd
     from dnn_or_knn.atlas import tables as atlas
-    from dnn_or_knn.claims import effects, later_claims, verdicts
-    from dnn_or_knn.claims.figure import draw
+    from dnn_or_knn.claims import effects, later_claims, written
     from dnn_or_knn.claims.later_study import LaterStudy
-    from dnn_or_knn.figures import style
     from dnn_or_knn.measures import tables
     from dnn_or_knn.runtime import results
 
@@ -49,18 +46,9 @@ def main(args: argparse.Namespace) -> None:
         **more,
     )
     judged = later_claims.judge(study)
-    table = pd.DataFrame([effect for claim in judged for effect in claim["effects"]])
-    prefix = args.output.with_suffix("")
-    look = style.style({})
-    with style.applied(look):
-        made = style.save(draw(judged, look), prefix, table, dpi=look["dpi"])
-    text = prefix.with_suffix(".md")
-    _, below = verdicts.markdown(judged).split("\n", 1)
-    files.write_text(text, f"# Later claims, which are not the paper's\n{below}")
-    results.finish(args, {"claims": judged}, [*made, text], inputs=[args.measures, *args.beside])
-    for claim in judged:
-        told = claim["claim"], verdicts.verdict(claim), claim["title"], claim["decided"]
-        command_line.log.info("claim %d (later work): %s - %s: %s", *told)
+    made = written.write(args.output, judged, "Later claims, which are not the paper's")
+    results.finish(args, {"claims": judged}, made, inputs=[args.measures, *args.beside])
+    written.tell(judged, " (later work)")
 
 
 def options() -> argparse.ArgumentParser:

@@ -12,10 +12,10 @@ def verdict(claim: dict[str, Any]) -> str:
     return claim["verdict"] + (" (one run)" if claim["one_run"] else "")
 
 
-def markdown(judged: list[dict[str, Any]]) -> str:
-    """Return the verdicts as one table, and every effect of each claim below it."""
+def markdown(judged: list[dict[str, Any]], title: str = "The paper's claims") -> str:
+    """Return the verdicts as one table under a title, and every effect of each claim below it."""
     lines = [
-        "# The paper's claims",
+        f"# {title}",
         "",
         "| claim | verdict | supporting effects | what decides it, or why it is undecided |",
     ]

@@ -6,7 +6,7 @@ is its CSV; `draw(table, spec, stores)` draws them; `caption(table)` and `alt(ta
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 import pandas as pd
@@ -41,17 +41,11 @@ def of_kind(table: pd.DataFrame, kind: Sequence[str]) -> pd.DataFrame:
     return table[(table[KIND] == list(kind)).all(axis=1)]
 
 
-def grid(count: int, across: int) -> Iterator[tuple[int, int]]:
-    """Yield the row and the column of each of some panels, `across` side by side."""
-    yield from (divmod(number, across) for number in range(count))
-
-
 def empty(spec: Mapping[str, Any], head: str, sentence: str) -> Figure:
     """Return a figure that says why there is nothing to show."""
     return style.message_figure(style.style(spec), head, sentence, [])
 
 
-def seeds(table: pd.DataFrame) -> str:
-    """Return what a caption says of the seeds."""
-    count = table["seed"].nunique()
+def seeds(count: int) -> str:
+    """Return what a caption says of so many seeds."""
     return "One seed." if count == 1 else f"{count} seeds, taken together."

@@ -47,7 +47,8 @@ def draw(table: pd.DataFrame, spec: Mapping[str, Any], _stores: Mapping[str, Any
     made = style.new_figure(width, 2.15 * rows + 0.45)
     spaces = made.add_gridspec(rows, across)
     first: Axes | None = None
-    for number, (kind, place) in enumerate(zip(kinds, beside.grid(len(kinds), across), strict=True)):
+    for number, kind in enumerate(kinds):
+        place = divmod(number, across)
         ax = made.add_subplot(spaces[place], sharey=first)
         first = first or ax
         _panel(ax, beside.of_kind(table, kind), table[table["architecture"] == kind[1]])
@@ -91,11 +92,10 @@ def _handles() -> list[Any]:
 def caption(table: pd.DataFrame) -> str:
     """Return what the figure is."""
     count = int(table["seed"].iloc[0]) if len(table) else 1
-    seeds = "One seed." if count == 1 else f"{count} seeds, taken together."
     return (
         "Prediction depth (arXiv 2106.09647): the first layer from which on k-NN gives the network's last answer at every "
         "layer; output: not even at the embedding. Shares of the train images and of the test images that the network gets "
-        f"right and wrong; triangles: means of the latter two. {seeds}"
+        f"right and wrong; triangles: means of the latter two. {beside.seeds(count)}"
     )
 
 

@@ -92,7 +92,7 @@ def caption(table: pd.DataFrame) -> str:
         "The embedding of the train images during training. Intrinsic dimension by TwoNN (arXiv 1905.12784); neural collapse "
         "(arXiv 2008.08186), 0 at collapse: NC1, spread within the classes against between them; NC2, distance of the class "
         "means from the corners of a simplex; NC3, their distance from the last layer's weights; NC4, share of the images that "
-        f"the network gives another class than the nearest class mean's. Step 0 is left out. {beside.seeds(table)}"
+        f"the network gives another class than the nearest class mean's. Step 0 is left out. {beside.seeds(table['seed'].nunique())}"
     )
 
 

@@ -75,6 +75,11 @@ def members(tar: tarfile.TarFile) -> list[tarfile.TarInfo]:
 
 def unpack(archive: Path) -> int:
     """Unpack beside the present results, refusing to overwrite, and return the number of files."""
+    return unpacked(archive)[1]
+
+
+def unpacked(archive: Path) -> tuple[Path, int]:
+    """Do as `unpack`, and return the experiment's folder and the number of files."""
     try:
         with tarfile.open(archive, "r:gz") as tar:
             found = members(tar)
@@ -94,7 +99,7 @@ def unpack(archive: Path) -> int:
         raise UserError(f"{error.filename} does not exist") from error
     except (tarfile.TarError, EOFError, OSError, zlib.error) as error:
         raise UserError(f"{archive} could not be unpacked: {error}") from error
-    return len(found)
+    return experiment, len(found)
 
 
 def main(command: str, words: list[str]) -> int:

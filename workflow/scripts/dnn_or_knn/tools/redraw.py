@@ -9,10 +9,8 @@ configuration, on a laptop. Nothing is trained, extracted or probed, whatever th
 from __future__ import annotations
 
 import argparse
-import json
 import subprocess
 import sys
-import tarfile
 import tempfile
 from pathlib import Path
 from typing import Any
@@ -21,8 +19,8 @@ import yaml
 
 from ..plan.configuration import PAPER, load_overlays
 from ..plan.startup import FROZEN
-from ..runtime.errors import UserError
-from .archive import unpack
+from ..runtime.files import read_json
+from .archive import unpacked
 
 #: The rules that read the experiment's tables alone; figures that show images are not among them, and stay as they are packed.
 DRAWN = ("figure", "training_curves", "claims", "later_claims", "published", "choices", "report")
@@ -35,20 +33,6 @@ def overlay(config: dict[str, Any]) -> dict[str, Any]:
         key: dict.fromkeys(paper[key].keys() - config[key].keys()) for key in ("datasets", "architectures", "probes")
     }
     return config | {key: config[key] | names for key, names in dropped.items()}
-
-
-def frozen(archive: Path) -> dict[str, Any]:
-    """Return the configuration that an archive's results were made with."""
-    try:
-        with tarfile.open(archive, "r:gz") as tar:
-            name = next(name for name in tar.getnames() if Path(name).name == FROZEN)
-            file = tar.extractfile(name)
-            config: dict[str, Any] = json.load(file)["config"] if file else {}
-            return config
-    except FileNotFoundError as error:
-        raise UserError(f"{error.filename} does not exist") from error
-    except (tarfile.TarError, EOFError, OSError, StopIteration, ValueError, KeyError, TypeError) as error:
-        raise UserError(f"{archive} holds no configuration; it was not made by pack") from error
 
 
 def draw(config: dict[str, Any], given: list[str]) -> int:
@@ -69,6 +53,6 @@ def main(command: str, words: list[str]) -> int:
     )
     parser.add_argument("archive", type=Path, help="the archive, .tar.gz, from pack")
     args, given = parser.parse_known_args(words)
-    config = frozen(args.archive)
-    print(f"{unpack(args.archive)} files unpacked, every digest fits")
-    return draw(config, given)
+    experiment, count = unpacked(args.archive)
+    print(f"{count} files unpacked, every digest fits")
+    return draw(read_json(experiment / FROZEN)["config"], given)

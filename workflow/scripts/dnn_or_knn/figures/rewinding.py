@@ -44,7 +44,10 @@ def draw(table: pd.DataFrame, spec: Mapping[str, Any], _stores: Mapping[str, Any
             if column:
                 ax.tick_params(labelleft=False)
             else:
-                style.aside(ax, beside.title(kind), (0, 1), (0, 16), ha="left", va="bottom", **style.HEADING)
+                # It may reach over the panel beside: the layout keeps its height free, not its width.
+                for words in (" ", beside.title(kind)):
+                    style.aside(ax, words, (0, 1), (0, 16), ha="left", va="bottom", **style.HEADING)
+                ax.texts[-1].set_in_layout(False)
             if row == len(kinds) - 1:
                 ax.set_xlabel("Set back to step")
     if drawn is not None:

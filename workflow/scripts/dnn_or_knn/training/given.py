@@ -12,6 +12,9 @@ from ..runtime.errors import UserError
 from ..runtime.progress import log
 from .history import history_text
 
+#: Layers that the network's diagram knows by name.
+NAMED = ("input", "embedding")
+
 
 def run(args: argparse.Namespace) -> None:
     """Write an empty history and, last, the manifest; see `import_features.py` for the arguments."""
@@ -21,20 +24,14 @@ def run(args: argparse.Namespace) -> None:
     if not spec["logits"]:
         log.warning("%s: no logits are given, so that nothing can be compared with a network's answers", spec["run"])
     files.write_text(args.output.with_name("history.csv"), history_text([], {}))
-    layers = enumerate(spec["layers"], 1)
     facts = {
         "steps": spec["steps"][-1],
         "checkpoints": [],
         "parameters": None,
         "classes": labels.classes,
         "probe_points": [
-            {
-                "name": name,
-                "dimensions": widths[name],
-                "stage": place,
-                "kind": "embedding" if name == "embedding" else "unit",
-            }
-            for place, name in layers
+            {"name": name, "dimensions": widths[name], "stage": place, "kind": name if name in NAMED else "unit"}
+            for place, name in enumerate(spec["layers"], "input" not in spec["layers"])
         ],
         "final_loss": None,
         "logits": spec["logits"],

@@ -8,6 +8,7 @@ from pathlib import Path
 import pandas as pd
 import pytest
 from conftest import ROOT
+from dnn_or_knn.tools import paper_tables
 from project import Project
 
 REFERENCE = ROOT / "results" / "reference"
@@ -26,6 +27,21 @@ def test_the_copies_are_the_archives_files_and_all_is_small() -> None:
         for path in COPIES:
             file = tar.extractfile(f"results/cpu/{path.relative_to(REFERENCE).as_posix()}")
             assert file is not None and file.read() == path.read_bytes(), path
+
+
+def test_the_documentation_holds_the_tables_that_the_archive_gives(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(paper_tables, "TITLES", {})
+    with tarfile.open(ARCHIVE, "r:gz") as tar:
+        wanted = [m for m in tar.getmembers() if m.name.startswith("results/cpu/measures/") or "/report.p" in m.name]
+        tar.extractall(tmp_path, wanted, filter="data")
+    assert paper_tables.main("tables", [str(tmp_path / "results" / "cpu")]) == 0
+    accuracies, *others = capsys.readouterr().out.strip().split("\n\nFigure")
+    reproduction = (ROOT / "docs" / "reproduction.md").read_text(encoding="utf-8")
+    for table in (accuracies, *others):
+        assert table.partition("\n\n")[2] in reproduction, "run results.py tables on the reference, and renew the page"
+    assert accuracies.partition("\n\n")[2] in (ROOT / "README.md").read_text(encoding="utf-8")
 
 
 @pytest.mark.slow

@@ -8,10 +8,11 @@
     python workflow/scripts/results.py redraw paper.tar.gz
     python workflow/scripts/results.py disk [--configfile config/demo.yaml] [--release]
     python workflow/scripts/results.py compare results/a results/b
+    python workflow/scripts/results.py tables results/demo
 
 verdicts prints the claims' verdicts; why, what is stale and why; verify recomputes every digest; pack and unpack carry
 results to another machine; redraw draws an archive's figures, claims and page with the code here; disk says what an
-experiment needs; compare puts two side by side. Each says more with --help.
+experiment needs; compare puts two side by side; tables prints the numbers beside the published ones. Each says more with --help.
 """
 
 from __future__ import annotations
@@ -24,6 +25,7 @@ from dnn_or_knn.runtime.errors import UserError, nearest
 TOOLS = {name: name for name in ("verdicts", "why", "verify", "redraw", "disk", "compare")} | {
     "pack": "archive",
     "unpack": "archive",
+    "tables": "paper_tables",
 }
 
 

@@ -66,19 +66,24 @@ def main(command: str, words: list[str]) -> int:
 
 def read(folder: Path) -> Experiment:
     """Return an experiment's results; raise `UserError` if some are not there."""
-    for part in ("measures/measures.json", "claims/claims.json"):
-        if not (folder / part).is_file():
-            raise UserError(f"{folder} has no {part}; make it with snakemake first, or name another results folder")
+    existing(folder, "measures/measures.json", "claims/claims.json")
     return Experiment(
         folder.resolve().name,
         tidy.read(folder / "measures"),
         tidy.read_runs(folder / "measures"),
         read_json(folder / "claims" / "claims.json")["claims"],
-        _config(folder),
+        configuration(folder),
     )
 
 
-def _config(folder: Path) -> dict[str, Any]:
+def existing(folder: Path, *parts: str) -> None:
+    """Raise `UserError` if one of the results in an experiment's folder is not there."""
+    for part in parts:
+        if not (folder / part).is_file():
+            raise UserError(f"{folder} has no {part}; make it with snakemake first, or name another results folder")
+
+
+def configuration(folder: Path) -> dict[str, Any]:
     """Return the configuration of an experiment: as its page has it, or as Snakemake started with it."""
     for name, key in (("report.provenance.json", "spec"), (".frozen.json", None)):
         if (folder / name).is_file():

@@ -43,7 +43,7 @@ rule features:
 
 # Features that were computed elsewhere, in the place of an extraction: the configuration's subjects without a network.
 # needs: the files that the subject names, whose content stands in the specification; the labels, to compare with
-# makes: what an extraction makes; without logits their folder is empty
+# makes: what an extraction makes; without logits their folder is empty. The features stay, and are an output here
 
 
 rule given_features:
@@ -52,6 +52,7 @@ rule given_features:
         labels=f"{LABELS}/labels.json",
         arrays=ancient(STORE_ARRAYS + LABEL_ARRAYS),
     output:
+        features=directory(f"{RUN}/features/{{shard}}"),
         logits=directory(f"{RUN}/logits/{{shard}}"),
         manifest=f"{RUN}/features/{{shard}}.json",
         provenance=f"{RUN}/features/{{shard}}.provenance.json",

@@ -25,7 +25,8 @@ def complete(config: dict[str, Any]) -> None:
 
     Types are left to the schema, which is looked at afterwards.
     """
-    listed, known = config.get("subjects"), config.get("datasets")
+    listed: Any = config.get("subjects")
+    known: Any = config.get("datasets")
     of_dataset: dict[str, list[str]] = {}
     for name, subject in listed.items() if isinstance(listed, dict) else ():
         if not isinstance(subject, dict) or not isinstance(subject.get("features"), str | dict):

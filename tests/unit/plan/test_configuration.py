@@ -72,6 +72,12 @@ def test_no_figure_lacks_a_run(names: list[str]) -> None:
     assert [json.loads(jobs.figure({"figure": number}))["missing"] for number in range(1, 8)] == [[]] * 7
 
 
+def test_the_choices_lie_on_top_of_any_network() -> None:
+    alone = merge(overlays("cpu.yaml", "choices.yaml"), {"architectures": {"wrn-28-1": None}})
+    planned = runs.create(merge(alone, {"figures": {"architecture": "lenet"}}))
+    assert {run.architecture for run in planned.runs.values()} == {"lenet", "mlp640"}
+
+
 def test_every_overlay_is_tested() -> None:
     tested = {"demo.yaml", "cpu.yaml", "authors.yaml", "authors-demo.yaml", "choices.yaml", "short.yaml"}
     assert tested == {path.name for path in (ROOT / "config").glob("*.yaml")}

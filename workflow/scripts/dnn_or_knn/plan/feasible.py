@@ -6,7 +6,7 @@ from collections.abc import Iterable, Iterator, Mapping
 from typing import Any
 
 from ..runtime.errors import UserError, nearest
-from . import atlas, datasets
+from . import atlas, datasets, networks
 from .configuration import choice_probes
 from .registry import MEASURES
 from .schema import load_schema
@@ -137,8 +137,9 @@ def _measures(config: Config, runs: Iterable[Any]) -> None:
 
 
 def _layers(probes: Mapping[str, Mapping[str, Any]], runs: Iterable[Any]) -> None:
-    """Refuse `skip_layers` of layers that no network has."""
-    have: set[str] = set()
+    """Refuse `skip_layers` of layers that neither a network of the runs has nor one of the paper's, whose layers an overlay
+    such as config/choices.yaml names whatever is run."""
+    have = {layer for name in networks.PAPERS for layer in probe_points(networks.told(name, {})) or ()}
     for run in runs:
         names = probe_points(run.network)
         if names is None:
@@ -148,7 +149,7 @@ def _layers(probes: Mapping[str, Mapping[str, Any]], runs: Iterable[Any]) -> Non
         for layer in (options.get("pca") or {}).get("skip_layers", []):
             if layer not in have:
                 raise UserError(
-                    f"config: probes.{name}.pca.skip_layers names '{layer}', which no network of the runs has{nearest(layer, have)}"
+                    f"config: probes.{name}.pca.skip_layers names '{layer}', which no network has{nearest(layer, have)}"
                 )
 
 

@@ -17,6 +17,8 @@ from .schema import fill
 NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]*")
 #: Options that say what figures call a network or where they show it.
 NOT_BUILT = tuple(ANY_ARCHITECTURE)
+#: The paper's networks.
+PAPERS = ("mlp640", "lenet", "wrn-28-10")
 
 
 def folder_name(name: str) -> str:
@@ -71,9 +73,8 @@ def entry(name: str, options: Mapping[str, Any]) -> dict[str, Any]:
                     f"wrn-{near}-{values['width']}"
                 )
             return found | {"values": values}
-    known = ("mlp640", "lenet", "wrn-28-10")
     raise UserError(
-        f"config: architectures names '{name}', which matches nothing in the registry{nearest(name, known)}; a library's or your "
+        f"config: architectures names '{name}', which matches nothing in the registry{nearest(name, PAPERS)}; a library's or your "
         "own is torchvision:<model>, timm:<model> or <file>.py:<function>"
     )
 

@@ -11,7 +11,10 @@ import sys
 from dnn_or_knn.runtime import command_line
 
 EPILOG = """
-Specification: as that of `import_features.py`, with the steps and layers of the shard.
+Specification:
+  run, steps, layers   the run's name, for messages; what the shard holds
+  given, logits        the files, and whether the network's outputs are among them, as `import_features.py` is told
+  contents             what tells that an array has changed, as there (optional)
 """
 
 

@@ -42,6 +42,18 @@ def test_every_configuration_plans_exactly_its_jobs(project: Project, overlays: 
     assert Counter(job[0] for job in project.planned(overlays=files)) == PLANS[overlays] | ONCE
 
 
+def test_a_search_is_cut_into_jobs_where_it_can_be(project: Project) -> None:
+    """The demo's k-NN on all of its seven shards; with a PCA, on none."""
+    cut = ("--config", "shards={queries: 3}")
+    counted = Counter(job[0] for job in project.planned(*cut, overlays=("config/demo.yaml",)))
+    assert counted == PLANS[("demo.yaml",)] | ONCE | {"query_shard": 21}
+    reduced = (*cut, "probes={knn: {pca: {components: 2}}}")
+    assert (
+        Counter(job[0] for job in project.planned(*reduced, overlays=("config/demo.yaml",)))
+        == PLANS[("demo.yaml",)] | ONCE
+    )
+
+
 def test_a_wrong_key_stops_before_anything_is_written(project: Project) -> None:
     output = project.snakemake("--cores", "1", "--config", "sedes=[1]", check=False)
     assert re.search(r"unknown key 'sedes' \(did you mean 'seeds'\?\)", output)

@@ -200,6 +200,47 @@ def test_the_size_of_a_shard_changes_no_bit(finished: Project, project: Project)
     assert [name for name in one if one[name].read_bytes() != two[name].read_bytes()] == []
 
 
+#: One run and its k-NN alone, searched by three jobs.
+PIECES = """
+architectures: {wrn-10-1: null}
+runs: [{architectures: [mlp8], datasets: [digits], labels: true-labels, steps: 4, evaluate_every: 4}]
+probes: {svm: null, lr: null}
+figures: {architecture: mlp8}
+shards: {evaluations: 2, queries: 3}
+"""
+
+
+@pytest.mark.slow
+def test_a_search_cut_into_jobs_changes_no_bit(project: Project) -> None:
+    (project.folder / "pieces.yaml").write_text(PIECES)
+    (project.folder / "whole.yaml").write_text("shards: {queries: 1}\n")
+    cut, whole = ("tiny.yaml", "pieces.yaml"), ("tiny.yaml", "pieces.yaml", "whole.yaml")
+    run = project.folder / "results/tiny/digits/mlp8/true-labels/seed0"
+    target = str((run / "measures/measures.json").relative_to(project.folder))
+    project.snakemake("--cores", "2", target, overlays=cut)
+    made = {path.relative_to(run): path.read_bytes() for path in results_of(run)}
+    assert {path.name for path in (run / "probes/knn").iterdir()} == {
+        f"steps000000-000004{ending}" for ending in ("", ".json", ".provenance.json")
+    }
+    assert json.loads((run / "probes/knn/steps000000-000004.provenance.json").read_text())["pieces"] == 3
+    # However the search would be cut now, nothing is stale; what is made anew is cut as it is configured.
+    assert project.planned(target, overlays=cut) == set() and project.planned(target, overlays=whole) == set()
+    for path in results_of(run):
+        path.unlink()
+    again = project.planned(target, overlays=cut)
+    assert [job[0] for job in sorted(again)] == ["measures", "probe", "query_shard", "query_shard", "query_shard"]
+    project.snakemake("--cores", "2", target, overlays=whole)
+    assert json.loads((run / "probes/knn/steps000000-000004.provenance.json").read_text())["pieces"] == 1
+    assert made == {path.relative_to(run): path.read_bytes() for path in results_of(run)}
+    assert project.planned(target, overlays=cut) == set()
+
+
+def results_of(run: Path) -> list[Path]:
+    """Return a run's tables, neighbours and their manifests."""
+    found = [path for folder in ("measures", "probes") for path in (run / folder).rglob("*") if path.is_file()]
+    return [path for path in found if not path.name.endswith(".provenance.json")]
+
+
 def test_on_two_gpus_three_jobs_are_started(project: Project, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("CUDA_VISIBLE_DEVICES", "0,1")
     output = project.snakemake("results/tiny/digits/store/store.json", "--cores", "1", "--printshellcmds")

@@ -149,6 +149,7 @@ MATRIX: dict[str, tuple[Change, Callable[[Jobs], Jobs]]] = {
     "the registry": (append(f"{LIBRARY}/plan/registry.py", '\nDATASETS["svhn"] = {}\n'), lambda jobs: set()),
     "threads": (key("jobs.train_threads", 2), lambda jobs: set()),
     "the interval of saves": (key("jobs.save_every", 77), lambda jobs: set()),
+    "the pieces of a search": (key("shards", {"evaluations": 2, "queries": 3}), lambda jobs: set()),
     "the data folder": (key("data.root", "elsewhere"), lambda jobs: set()),
     "the order of keys": (configure(lambda c: c.update(reordered(c))), lambda jobs: set()),
     # Configuration.

@@ -13,6 +13,9 @@ Specification:
   steps, layers what to fit; layers null: all layers that the features' manifest lists
   seed, run     what random choices start from; the name of the run, for messages
 
+A k-NN search can be cut into pieces by its queries: module "query_shards" and the options "piece" (1, 2, …) and "pieces" make
+one, and this program puts them together if their manifests follow that of the features.
+
 Features that were released are extracted again from the weights, if --extraction says how, and compared with their manifest.
 """
 
@@ -21,6 +24,7 @@ from __future__ import annotations
 import argparse
 import os
 import sys
+from pathlib import Path
 
 from dnn_or_knn.runtime import command_line
 
@@ -29,6 +33,9 @@ def main(args: argparse.Namespace) -> None:
     """Write every fit, and last the manifest with a report on each."""
     # Solvers make many small products: on busy cores, threads that wait by spinning took up to 20 times the processor time.
     os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")
+    args.features, *args.pieces = args.features
+    if args.pieces:
+        args.extraction = None  # the features themselves are not read
     from dnn_or_knn.probes import job
 
     job.run(args)
@@ -40,8 +47,15 @@ def options() -> argparse.ArgumentParser:
         __doc__,
         store="the data set's store.json",
         labels="the run's labels.json",
-        features="the manifest of the shard's features",
         output="the manifest to write, RUN/probes/<probe>/<shard>.json: a report on every fit",
+    )
+    parser.add_argument(
+        "--features",
+        type=Path,
+        nargs="+",
+        required=True,
+        metavar="JSON",
+        help="the manifest of the shard's features; after it those of the pieces of a k-NN search that jobs of their own made",
     )
     parser.add_argument(
         "--extraction", type=command_line.specification, help="specification of features.py for this shard"

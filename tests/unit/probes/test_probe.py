@@ -155,6 +155,44 @@ def test_a_shard_of_one_step_gives_the_same_fits(
     assert list(some) == [f"some/{name}"] and some[f"some/{name}"] == every[f"all/{name}"]
 
 
+def pieces(run: Path, script: ModuleType, count: int) -> list[str]:
+    """Make the pieces of the k-NN search, each by a job, and return their manifests."""
+    for piece in range(1, count + 1):
+        options = {"metric": "l2", "k_max": 4, "pca": None, "piece": piece, "pieces": count}
+        changes = {"module": "query_shards", "options": options}
+        script.main(parsed(script, command(run, f"knn.{piece}of{count}", **changes)))
+    return [str(run / f"knn.{piece}of{count}.json") for piece in range(1, count + 1)]
+
+
+def join(run: Path, manifests: list[str], output: str = "knn") -> list[str]:
+    """Return the command that puts pieces together."""
+    words = command(run, output)
+    place = words.index("--features") + 2
+    return [*words[:place], *manifests, *words[place:]]
+
+
+def test_a_search_in_pieces_gives_the_same_bytes(run: Path, script: ModuleType) -> None:
+    script.main(parsed(script, command(run, "whole")))
+    manifests = pieces(run, script, 4)
+    shutil.rmtree(run / "features/shard")  # not read any more
+    script.main(parsed(script, join(run, manifests)))
+    same_fits(run, "knn", "whole")
+    provenance = files.read_json(run / "knn.provenance.json")
+    assert provenance["pieces"] == 4 and files.read_json(run / "whole.provenance.json")["pieces"] == 1
+    assert provenance["inputs"].keys() == files.read_json(run / "whole.provenance.json")["inputs"].keys()
+    assert set(provenance["fit_seconds"]) == set(files.read_json(run / "whole.provenance.json")["fit_seconds"])
+
+
+def test_a_damaged_or_missing_piece_is_one_sentence(run: Path, script: ModuleType) -> None:
+    manifests = pieces(run, script, 3)
+    with pytest.raises(UserError, match=r"2 pieces hold the neighbours of 20 train points, but there are 30"):
+        script.main(parsed(script, join(run, manifests[:2])))
+    file = run / "knn.2of3" / "step000000_input.npz"
+    file.write_bytes(file.read_bytes()[:-1] + b"x")
+    with pytest.raises(UserError, match=r"knn.2of3/step000000_input.npz is damaged"):
+        script.main(parsed(script, join(run, manifests)))
+
+
 #: Runs the script with a probe whose third fit never ends.
 DRIVER = """
 import runpy, sys, time

@@ -9,7 +9,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 
 #: Wildcards in the order in which a job is named.
-NAMED = ("probe", "figure", "dataset", "architecture", "labels", "seed", "shard")
+NAMED = ("probe", "figure", "dataset", "architecture", "labels", "seed", "shard", "piece")
 #: A line of a stage's log: date, time, level, what it says.
 LINE = re.compile(r"^(?P<time>\d{4}-\d\d-\d\d \d\d:\d\d:\d\d),\d+ (?P<level>[A-Z]+) (?P<text>.*)$", re.MULTILINE)
 IMAGES = re.compile(r"([\d.e+]+) images/s|\d+ images, ([\d.e+]+)/s")

@@ -20,9 +20,10 @@ from . import atlas, datasets, given, networks
 from .configuration import choice_probes
 from .importing import Importing
 from .measuring import Measuring
-from .registry import MEASURES, PROBES, READ_OFF
+from .probing import Probing
+from .registry import MEASURES
 from .runs import Experiment, modules
-from .told import MANIFESTS, SHARD, named, read_off, specification, votes
+from .told import MANIFESTS, PIECE, SHARD, named, read_off, specification, votes
 
 Wildcards = Mapping[str, Any]
 #: Characters of a specification above which a job is given a file: a command may have 128 KiB, and a probe's has two.
@@ -63,7 +64,7 @@ def published() -> dict[str, Any]:
     return yaml.safe_load((SCRIPTS.parent / "resources" / "published.yaml").read_text(encoding="utf-8"))
 
 
-class Jobs(Measuring, Importing):
+class Jobs(Measuring, Probing, Importing):
     """Specifications and inputs of all jobs of one experiment."""
 
     def __init__(self, experiment: Experiment) -> None:
@@ -83,7 +84,7 @@ class Jobs(Measuring, Importing):
             "beside": {name for entry in MEASURES.values() for name in entry.get("figures", [])},
         }
         alternatives = {name: _any_of(words) for name, words in names.items()}
-        return alternatives | {"seed": r"\d+", "shard": SHARD, "part": f"{atlas.WHOLE}|{SHARD}"}
+        return alternatives | {"seed": r"\d+", "shard": SHARD, "piece": PIECE, "part": f"{atlas.WHOLE}|{SHARD}"}
 
     def trained(self) -> str:
         """Return which architectures are trained here, as a wildcard's constraint."""
@@ -121,7 +122,15 @@ class Jobs(Measuring, Importing):
             yield run.origin, of_run
             for shard in self.experiment.shards(run):
                 yield "features" if run.given is None else "given_features", of_run | {"shard": shard.name}
-                yield from (("probe", of_run | {"probe": probe, "shard": shard.name}) for probe in self.probes)
+                for probe in self.probes:
+                    of_probe = of_run | {"probe": probe, "shard": shard.name}
+                    pieces = self.pieces(probe)
+                    yield from (
+                        ("query_shard", of_probe | {"piece": f"{n}of{pieces}"})
+                        for n in range(1, pieces + 1)
+                        if pieces > 1
+                    )
+                    yield "probe", of_probe
             yield "measures", of_run
             yield from atlas.spelled_out(self, run, of_run)
         yield from (("measure_table", {"measure": name}) for name in atlas.switched_on(self.config))
@@ -209,24 +218,6 @@ class Jobs(Measuring, Importing):
     def _streaming(self, dataset: str) -> list[str]:
         """Return the module that reads a data set's images from disk, none where they lie in memory."""
         return ["data/streaming"] if datasets.streamed(datasets.entry(self.config, dataset)) else []
-
-    def probe(self, wildcards: Wildcards) -> str:
-        """One probe on the evaluations of one shard."""
-        run, shard = self.experiment.run(wildcards), self.experiment.shard(wildcards)
-        options = dict(self.probes[wildcards["probe"]])
-        kind = options.pop("kind")
-        module = PROBES[kind]["module"]
-        return specification(
-            "probe.py",
-            f"probes/{module}",
-            kind=kind,
-            module=module,
-            options={key: value for key, value in options.items() if key not in READ_OFF},
-            run=run.path,
-            steps=shard.steps,
-            layers=None,
-            seed=run.seed,
-        )
 
     def measures(self, wildcards: Wildcards) -> str:
         """All measures of one run."""

@@ -26,7 +26,7 @@ from ..runtime.code_digest import SCRIPTS, code_digest, runtime_digest
 from ..runtime.command_line import QUIET, RUNTIME
 from ..runtime.errors import UserError, nearest
 from ..runtime.files import bring_dates_back, read_json, remove, write_json, write_text
-from . import atlas, machine
+from . import atlas, machine, probing
 from .configuration import PAPER, load_overlays
 from .feasible import doubts
 from .machine import local_gpus
@@ -63,12 +63,16 @@ def start(
     """
     os.environ["PATH"] = os.pathsep.join([os.path.dirname(sys.executable), os.environ.get("PATH", "")])
     if not remote:
-        return Jobs(_checked(config, list(files), as_in_a_file(given), local))
+        jobs = Jobs(_checked(config, list(files), as_in_a_file(given), local))
+        jobs.kept_pieces = functools.cache(lambda: probing.kept(jobs, {task.manifest for task, _ in found_stale(jobs)}))
+        return jobs
     os.environ.pop(QUIET, None)  # the logger runs beside the head, not here
     frozen = read_json(_frozen(os.environ.get(EXPERIMENT, str(config.get("experiment")))))
     if frozen["code"] != workflow_digest():
         raise UserError("the code under workflow/ changed while Snakemake was running; stop it and start it again")
-    return Jobs(create(frozen["config"]))
+    jobs = Jobs(create(frozen["config"]))
+    jobs.kept_pieces = lambda: frozen["pieces"]
+    return jobs
 
 
 def _checked(config: Mapping[str, Any], files: list[str | Path], given: Any, local: bool) -> Experiment:
@@ -171,7 +175,7 @@ def freeze(jobs: Jobs, running: Iterable[Any]) -> None:
         print(f"{results}: {moved} files were dated in the future; they are dated now", file=sys.stderr)
     os.environ[EXPERIMENT] = jobs.config["experiment"]
     os.environ[RUNTIME] = runtime_digest()
-    frozen = {"config": jobs.config, "code": workflow_digest()}
+    frozen = {"config": jobs.config, "code": workflow_digest(), "pieces": jobs.kept_pieces()}
     # In the order of the configuration, which is the order in figures.
     write_json(_frozen(jobs.config["experiment"]), frozen, sort_keys=False)
     _write_specifications(jobs)

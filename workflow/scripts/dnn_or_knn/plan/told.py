@@ -12,6 +12,8 @@ from .registry import READ_OFF
 from .runs import Run
 
 SHARD = r"(?:steps\d+-|layers)\d+"
+#: One of the jobs that a search is cut into, such as 2of3.
+PIECE = r"[1-9]\d*of[1-9]\d*"
 RUN = "{dataset}/{architecture}/{labels}/seed{seed}"
 #: The manifest that each rule makes, without its `.json`, below the experiment's folder.
 MANIFESTS = {
@@ -23,6 +25,7 @@ MANIFESTS = {
     "features": f"{RUN}/features/{{shard}}",
     "given_features": f"{RUN}/features/{{shard}}",
     "probe": f"{RUN}/probes/{{probe}}/{{shard}}",
+    "query_shard": f"{RUN}/probes/{{probe}}/{{shard}}.{{piece}}",
     "measures": f"{RUN}/measures/measures",
     "collect": "measures/measures",
     "figure": "figures/figure{figure}",

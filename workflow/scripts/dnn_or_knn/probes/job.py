@@ -3,9 +3,10 @@
 from __future__ import annotations
 
 import argparse
+import importlib
 import itertools
 import logging
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -20,6 +21,8 @@ from ..runtime.progress import Progress
 from . import common
 
 log = logging.getLogger("dnn_or_knn")
+#: The module that puts a search together that was cut into pieces, by name: what they hold does not depend on it.
+PIECES = "dnn_or_knn.probes.query_shards"
 
 
 def run(args: argparse.Namespace) -> None:
@@ -37,7 +40,7 @@ def run(args: argparse.Namespace) -> None:
         numerics.set_precision("float32", device)  # a fit must not depend on what an extraction before it allowed
         if spec["module"] in ("logistic", "svm"):
             gpus.warn_if_float64_is_slow(device)
-        fits, resumed = fit_all(spec, layers, labels, features["files"], folder, state, device.type)
+        fits, resumed = fit_all(spec, layers, labels, features["files"], folder, state, device.type, args.pieces)
         resume.publish(state.kept, [f"{name}.npz" for name in fits], args.output.with_suffix(""))
         facts = {
             "kind": spec["kind"],
@@ -53,6 +56,7 @@ def run(args: argparse.Namespace) -> None:
             inputs=[args.store, args.labels, args.features],
             fit_seconds={name: record["seconds"] for name, record in fits.items()},
             fits_resumed=resumed,
+            pieces=max(1, len(args.pieces)),
             features_extracted_again=folder != dumps.folder_of(args.features),
         )
         state.clear()
@@ -66,12 +70,14 @@ def fit_all(
     folder: Path,
     state: resume.State,
     device: str,
+    pieces: Sequence[Path] = (),
 ) -> tuple[dict[str, dict[str, Any]], int]:
     """Make every fit that is not finished in `state`; return the records of all by name, and how many were finished.
 
     Parameters
     ----------
     listing: the files that the features' manifest lists; `folder`: where they lie.
+    pieces: manifests of the pieces of a k-NN search, if jobs of their own made it: then they are read, and no features.
     """
     fit = common.load(spec["module"])
     records: dict[str, dict[str, Any]] = {}
@@ -83,9 +89,11 @@ def fit_all(
         key = files.digest([listing.get(file) for file in used])
         record = state.finished(name, key)
         resumed += record is not None
-        if record is None:
+        if record is None and pieces:
+            record = keep(state, name, key, importlib.import_module(PIECES).joined(pieces, name, len(labels.labels)))
+        elif record is None:
             files.check(folder.parent, listing, used)
-            train, test = (files.read_npy(folder.parent / file) for file in used)
+            train, test = (files.read_npy(folder.parent / file, mmap=True) for file in used)
             told = {"classes": labels.classes, "options": resolve_pca(spec["options"], layer), "seed": spec["seed"]}
             record = keep(state, name, key, fit_one(where, fit, train, labels.labels, test, device=device, **told))
         report = records.setdefault(name, record)["report"]

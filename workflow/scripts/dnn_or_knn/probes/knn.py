@@ -11,15 +11,15 @@ the memory of the search beside its inputs; ``pca`` and ``normalize`` (`preproce
 from __future__ import annotations
 
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from typing import Any
 
 import numpy as np
 
 from ..runtime.errors import UserError
 from .common import ProbeResult, check_input
-from .preprocessing import normalize, reduce
-from .solvers.neighbours import METRICS, drop_own, searches
+from .preprocessing import Reduced, normalize, reduce
+from .solvers.neighbours import METRICS, Found, drop_own, searches
 
 Lists = tuple[np.ndarray, np.ndarray]
 Backend = Callable[..., tuple[dict[str, Lists], dict[str, Any]]]
@@ -53,6 +53,20 @@ def run(
     UserError: bad features or labels (`check_input`), or fewer points than neighbours.
     """
     started = time.perf_counter()
+    k, metric, features = prepared(train, labels, test, classes, options)
+    backend = options.get("backend", "exact")
+    backends: dict[str, Backend] = {"exact": _exact, "reference": _scikit_learn, "faiss": _faiss}
+    if backend not in backends:
+        raise UserError(f"backend is '{backend}' but must be exact, reference or faiss; correct the k-NN probe")
+    chunk = options.get("chunk_mib", 256)
+    lists, report = backends[backend](features.train, features.test, k, metric, labels, device, chunk)
+    return result(lists, report, started, features)
+
+
+def prepared(
+    train: np.ndarray, labels: np.ndarray, test: np.ndarray, classes: int, options: dict[str, Any]
+) -> tuple[int, str, Reduced]:
+    """Return how many neighbours are kept, the metric, and the features that are searched; parameters as in `run`."""
     check_input(train, labels, test, classes)
     k = max(options.get("k_max", 1), options.get("k", 1), *options.get("k_sweep", []), 1)
     if len(train) <= k:
@@ -63,19 +77,20 @@ def run(
     metric = options.get("metric", "l2")
     if metric not in METRICS:
         raise UserError(f"metric is '{metric}' but must be one of {', '.join(METRICS)}; correct the k-NN probe")
-    features = reduce(train, test, options)
-    backend = options.get("backend", "exact")
-    backends: dict[str, Backend] = {"exact": _exact, "reference": _scikit_learn, "faiss": _faiss}
-    if backend not in backends:
-        raise UserError(f"backend is '{backend}' but must be exact, reference or faiss; correct the k-NN probe")
-    chunk = options.get("chunk_mib", 256)
-    lists, report = backends[backend](features.train, features.test, k, metric, labels, device, chunk)
+    return k, metric, reduce(train, test, options)
+
+
+def result(
+    lists: dict[str, Lists], report: dict[str, Any], started: float, features: Reduced | None = None
+) -> ProbeResult:
+    """Return neighbours and distances by split as the probe keeps them, with the report on a search that began at `started`."""
     arrays: dict[str, np.ndarray] = {}
     for split, (neighbours, distances) in lists.items():
         arrays[f"{split}_neighbours"] = neighbours.astype(np.int32)
         arrays[f"{split}_distances"] = distances.astype(np.float64)
+    arrays |= features.arrays() if features else {}
     report = {"converged": True, "objective": None, "gap": None, "iterations": 0, **report}
-    return ProbeResult(arrays | features.arrays(), report | {"seconds": round(time.perf_counter() - started, 3)})
+    return ProbeResult(arrays, report | {"seconds": round(time.perf_counter() - started, 3)})
 
 
 def _exact(
@@ -84,10 +99,15 @@ def _exact(
     """Return neighbours and distances by `searches`, and what it reports."""
     both = searches(train, [None, test], k, metric=metric, labels=labels, device=device, chunk_mib=chunk_mib)
     found = dict(zip(("train", "test"), both, strict=True))
+    return {split: (one.neighbours, one.distances) for split, one in found.items()}, told(found)
+
+
+def told(found: Mapping[str, Found]) -> dict[str, Any]:
+    """Return the report on an exact search of each split."""
     report: dict[str, Any] = {"gap": 0.0, "engine": "products nominate, float64 differences decide"}
     for name in ("settled", "widened", "covered"):
         report[name] = {split: getattr(one, name) for split, one in found.items()}
-    return {split: (one.neighbours, one.distances) for split, one in found.items()}, report
+    return report
 
 
 def _scikit_learn(

@@ -211,11 +211,15 @@ def write_arrays(folder: Path, arrays: Mapping[str, np.ndarray]) -> list[Path]:
 
 
 def read_npy(path: str | Path, *, mmap: bool = False) -> np.ndarray:
-    """Read an array written by `write_npy` (never a pickle); a missing or damaged file raises `UserError`."""
+    """Read an array written by `write_npy` (never a pickle); a missing or damaged file raises `UserError`.
+
+    With `mmap` its pages come from the file when they are read; what is written to them stays here (torch takes no array that
+    it must not write to).
+    """
     import numpy as np
 
     try:
-        return np.load(path, mmap_mode="r" if mmap else None, allow_pickle=False)
+        return np.load(path, mmap_mode="c" if mmap else None, allow_pickle=False)
     except FileNotFoundError as error:
         raise UserError(f"{path} is missing; run the stage that makes it first") from error
     except (ValueError, EOFError, OSError) as error:

@@ -88,7 +88,7 @@ def arguments(jobs: Jobs, task: Task) -> argparse.Namespace:
         / names.get("dataset", "")
         / f"labels/{names.get('labels')}/seed{names.get('seed')}/labels.json",
         "training": run / "training.json",
-        "features": run / f"features/{names.get('shard')}.json",
+        "features": [run / f"features/{names.get('shard')}.json"],
         "measures": [results / path / "measures/measures.json" for path in jobs.experiment.runs]
         if task.rule == "collect"
         else results / "measures/measures.json",

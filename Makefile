@@ -28,7 +28,7 @@ help:
 
 setup: $(SETUP)
 
-$(SETUP): envs/pipeline.txt envs/slurm.txt envs/dev.txt envs/constraints.txt workflow/plugins/register.py
+$(SETUP): envs/pipeline.txt envs/slurm.txt envs/timm.txt envs/dev.txt envs/constraints.txt workflow/plugins/register.py
 	@$(PYTHON) -c 'import sys; sys.version_info >= (3, 11) or sys.exit("Python 3.11 or newer is needed, this is " + sys.version.split()[0] + "; run make with PYTHON=python3.11")'
 	$(PYTHON) -m venv .venv
 	$(BIN)/python -m pip install --quiet --requirement envs/dev.txt --constraint envs/constraints.txt

@@ -10,7 +10,16 @@ from conftest import ROOT, SCRIPTS
 
 PAGES = sorted([ROOT / "README.md", ROOT / "CONTRIBUTING.md", *(ROOT / "docs").glob("*.md")])
 #: Files that a page tells its reader to write.
-TO_WRITE = {"centroid.py", "generalization.py", "margin.py", "mine.py", "patches.py", "strided.py", "train_mine.py"}
+TO_WRITE = {
+    "centroid.py",
+    "embed.py",
+    "generalization.py",
+    "margin.py",
+    "mine.py",
+    "patches.py",
+    "strided.py",
+    "train_mine.py",
+}
 NAMED = re.compile(r"`((?:[\w.-]+/)*[\w-]+\.(?:py|smk|j2|css))`")
 
 

@@ -130,13 +130,28 @@ def test_every_file_and_command_that_the_readme_names_exists() -> None:
         assert (ROOT / script).exists(), script
 
 
-def test_a_network_that_was_trained_elsewhere_is_asked_literally(project: Project) -> None:
-    """docs/your-own-network.md: pictures in folders, a plain training of torchvision's ResNet-18, figures, verdicts, page."""
+def changed(text: str, page: str) -> str:
+    """Return a file's text with the lines of a page's ``diff`` blocks taken out of it (-) and put in their place (+)."""
+    for block in re.findall(r"```diff\n(.*?)```", page, re.DOTALL):
+        for old, new in re.findall(r"((?:^-.*\n)+)((?:^\+.*\n)+)", block, re.MULTILINE):
+            text = text.replace(re.sub("^-", "", old, flags=re.MULTILINE), re.sub(r"^\+", "", new, flags=re.MULTILINE))
+    return text
+
+
+@pytest.mark.parametrize("library", ["torchvision", "timm"])
+def test_a_network_that_was_trained_elsewhere_is_asked_literally(project: Project, library: str) -> None:
+    """docs/your-own-network.md: pictures in folders, a plain training of a library's ResNet-18, figures, verdicts, page."""
+    pytest.importorskip(library, reason="timm is optional: envs/timm.txt")
     page = (ROOT / "docs/your-own-network.md").read_text()
-    for file, text in re.findall(r"New file `([^`]+)`:\n\n```\w+\n(.*?)```\n", page, re.DOTALL):
+    written = dict(re.findall(r"New file `([^`]+)`:\n\n```\w+\n(.*?)```\n", page, re.DOTALL))
+    if library == "timm":
+        written = {file: changed(text, page) for file, text in written.items()}
+    assert f"network: {library}:resnet18" in written["config/mine.yaml"]
+    assert ("import timm" in written["train_mine.py"]) == (library == "timm")
+    for file, text in written.items():
         (project.folder / file).write_text(text)
     train, snakemake, verdicts = [line for block in COMMAND.findall(page) for line in block.splitlines()]
-    subprocess.run([sys.executable, *shlex.split(train)[1:]], cwd=project.folder, check=True, timeout=600)
+    subprocess.run([sys.executable, *shlex.split(train)[1:]], cwd=project.folder, check=True)
     run(project, snakemake)
     results = project.folder / "results/mine"
     table = pd.read_parquet(results / "measures/measures.parquet")

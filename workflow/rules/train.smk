@@ -67,3 +67,33 @@ rule import_weights:
     shell:
         "python {resources.scripts:q}/import_weights.py --spec {params.spec:q} --store {input.store:q} --labels {input.labels:q}"
         " --output {output.manifest:q} --threads {threads} --log {log:q}"
+
+
+# Features alone, in the place of a training: the configuration's subjects without a network.
+# needs: the files that the subject names, whose content stands in the specification; the labels, to compare with
+# makes: what a training makes, without weights
+
+
+rule import_features:
+    input:
+        store=f"{STORE}/store.json",
+        labels=f"{LABELS}/labels.json",
+        arrays=ancient(STORE_ARRAYS + LABEL_ARRAYS),
+    output:
+        manifest=f"{RUN}/training.json",
+        history=f"{RUN}/history.csv",
+        provenance=f"{RUN}/training.provenance.json",
+    log:
+        f"{RESULTS}/logs/import/{{dataset}}-{{architecture}}-{{labels}}-seed{{seed}}.log",
+    wildcard_constraints:
+        architecture=jobs.given(),
+    localrule: True
+    conda:
+        "../../envs/pipeline.yaml"
+    resources:
+        scripts=SCRIPTS,
+    params:
+        spec=jobs.told("import_features"),
+    shell:
+        "python {resources.scripts:q}/import_features.py --spec {params.spec:q} --store {input.store:q} --labels {input.labels:q}"
+        " --output {output.manifest:q} --threads {threads} --log {log:q}"

@@ -27,9 +27,8 @@ def rows(schema: dict[str, Any], definitions: dict[str, Any], prefix: str = "") 
     for name, child in schema.get("properties", {}).items():
         child = definitions[child["$ref"].rsplit("/", 1)[1]] if "$ref" in child else child
         key = f"{prefix}{name}"
-        default = (
-            json.dumps(child["default"]) if "default" in child else ("" if child.get("properties") else "required")
-        )
+        required = "" if child.get("properties") else f"required {child.get('x-default', '')}".strip()
+        default = json.dumps(child["default"]) if "default" in child else required
         yield key, values(child), default, child.get("description", "")
         yield from rows(child, definitions, f"{key}.")
         if isinstance(child.get("additionalProperties"), dict):
@@ -55,7 +54,7 @@ def table(entries: Iterator[tuple[str, str, str, str]]) -> str:
     """Return rows as a Markdown table."""
     lines = ["| key | values | default | meaning |", "|---|---|---|---|"]
     for key, allowed, default, meaning in entries:
-        shown = f"`{default}`" if default and default != "required" else default
+        shown = default if default.startswith("required") else f"`{default}`" if default else ""
         lines.append(f"| `{key}` | {allowed.replace('|', chr(92) + '|')} | {shown} | {meaning} |")
     return "\n".join(lines)
 

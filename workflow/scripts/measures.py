@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import argparse
+import importlib
 import sys
 from typing import Any
 
@@ -18,7 +19,11 @@ Specification:
   probes      {name: {"kind", "k" and "k_sweep" (k-NN), "predict": "decision" or "probability" (linear probes)}}
   bootstrap   {"replicates", "seed"}
   memorized, nearly_memorized   train accuracies whose first steps are reported
+  alone       true: there are no outputs of the network (optional)
 """
+
+#: What measures runs without outputs of a network, by name: such a run's specification says so.
+ALONE = "dnn_or_knn.measures.alone"
 
 
 def main(args: argparse.Namespace) -> None:
@@ -29,6 +34,7 @@ def main(args: argparse.Namespace) -> None:
     from dnn_or_knn.runtime import results
 
     spec, run = args.spec, args.training.parent
+    how = importlib.import_module(ALONE) if spec.get("alone") else evaluation
     draw = spec["bootstrap"]
     label_set = store.load_labels(args.labels)
     truth = {"train": label_set.labels, "test": store.load_true_labels(args.store)[1]}
@@ -39,12 +45,12 @@ def main(args: argparse.Namespace) -> None:
     rows: list[dict[str, Any]] = []
     replicates: dict[str, list[np.ndarray]] = {name: [] for name in tables.REPLICATED}
     unmeasured = np.full(draw["replicates"], np.nan)
-    for row, values in evaluation.evaluations(run, spec, truth, counts):
+    for row, values in how.evaluations(run, spec, truth, counts):
         rows.append({**spec["run"], **row})
         for name in replicates:
             replicates[name].append(values[name][1:] if name in values else unmeasured)
     history = evaluation.read_history(args.training)
-    milestones = evaluation.milestones(rows, history, spec["memorized"], spec["nearly_memorized"])
+    milestones = how.milestones(rows, history, spec["memorized"], spec["nearly_memorized"])
     table = tables.frame(rows)
     made = tables.write(args.output.parent, table, {name: np.array(values) for name, values in replicates.items()})
     facts = {

@@ -69,11 +69,20 @@ class Data:
         try:
             steps, rows = self.rows[run, seed, layer, split, model]
         except KeyError:
+            self.networks(run, seed)
             raise Undecided(f"{run} seed {seed} has no {model} at {layer}") from None
+        if measure != "accuracy":
+            self.networks(run, seed)
         return Curve(steps, self.measures[measure][rows])
+
+    def networks(self, run: Run, seed: int) -> None:
+        """Raise `Undecided` if a run has no network's output to compare with: of given features, or of none at all."""
+        if not _given(self.runs.get((run, seed), {}).get("final_train_accuracy", 0.0)):
+            raise Undecided(f"{run} seed {seed} has features without logits, and no network's answers to compare with")
 
     def step(self, run: Run, seed: int, milestone: str = "memorization_step") -> int:
         """Return the first step at which a run reached a milestone; raise `TooSmall` if it never did."""
+        self.networks(run, seed)
         step = self.runs[run, seed][milestone]
         if step is None:
             share = "90 % train accuracy" if milestone == "step_90" else "memorization"
@@ -82,6 +91,7 @@ class Data:
 
     def overfitted(self, run: Run, seed: int, least: float) -> None:
         """Raise `TooSmall` if a run's final train accuracy exceeds its test accuracy by less than `least`."""
+        self.networks(run, seed)
         facts = self.runs[run, seed]
         if facts["final_train_accuracy"] - facts["final_test_accuracy"] < least:
             raise TooSmall(f"no overfitting in {run} seed {seed}: test accuracy {facts['final_test_accuracy']:.3f}")

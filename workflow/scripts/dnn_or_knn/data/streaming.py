@@ -21,7 +21,7 @@ class Streamed:
 
     dtype = np.dtype(np.uint8)
     #: so many at a time when a network's accuracy is taken
-    at_a_time = 128
+    at_a_time = 32
 
     def __init__(self, stored: np.memmap, chosen: np.ndarray | None = None, device: torch.device | str = "cpu") -> None:
         """

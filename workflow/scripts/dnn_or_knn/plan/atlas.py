@@ -51,11 +51,18 @@ def reading(reads: str) -> str:
 
 
 def parts(jobs: Measuring, run: Run, measure: str) -> dict[str, list[Shard]]:
-    """Return the parts in which a measure of a run is made, each with the shards that it reads."""
+    """Return the parts in which a measure of a run is made, each with the shards that it reads; none of what a run has not."""
     shards, wanted = jobs.experiment.shards(run), MEASURES[measure]["reads"]
+    if not measurable(run, measure):
+        return {}
     if wanted != "features":
         return {WHOLE: shards if wanted == "outputs" else []}
     return {shard.name: [shard, *_beside(shard, shards)] for shard in shards}
+
+
+def measurable(run: Run, measure: str) -> bool:
+    """Return whether a run has what a measure reads: features that were given have no weights, some no network's output."""
+    return run.given is None or (MEASURES[measure]["reads"] == "outputs" and run.logits)
 
 
 def _beside(shard: Shard, shards: list[Shard]) -> Iterator[Shard]:

@@ -13,7 +13,7 @@ from pathlib import Path
 from typing import Any
 
 from ..runtime.errors import UserError, nearest
-from . import datasets, networks
+from . import datasets, given, networks
 from .reading import readable
 from .registry import ANY_ARCHITECTURE, DATASETS, PROBES
 from .schema import SCHEMA_FILE, Schema, check, fill, load_schema, plain
@@ -45,6 +45,7 @@ def resolve(config: Mapping[str, Any]) -> dict[str, Any]:
     plain(config, "config")
     complete = _without_null(copy.deepcopy(dict(config)))
     networks.by_name(complete)
+    given.complete(complete)
     check(complete, schema, "config")
     fill(complete, schema)
     complete["data"]["root"] = _folder(complete["data"]["root"])

@@ -6,8 +6,10 @@ import functools
 import hashlib
 import os
 from collections.abc import Mapping
+from pathlib import Path
 from typing import Any
 
+from ..data import arrays
 from ..runtime.errors import UserError, nearest
 from ..runtime.files import sha256
 from .networks import NAME
@@ -39,7 +41,13 @@ def entry(config: Mapping[str, Any], name: str) -> dict[str, Any]:
     options = config["datasets"][name]
     if not own(options):
         return DATASETS[name]
-    known = TORCHVISION[options["class"]] if options["loader"] == "torchvision" else {}
+    known = (
+        TORCHVISION[options["class"]]
+        if options["loader"] == "torchvision"
+        else LOADERS[options["loader"]].get("geometry", {})
+    )
+    if options["loader"] == "features":
+        known = known | {"images": [arrays.count(Path(options["root"]), split) for split in arrays.SPLITS]}
     return {**known, **{key: value for key, value in options.items() if key not in NOT_STORED}, "options": {}}
 
 
@@ -84,6 +92,14 @@ def complete(name: str, options: dict[str, Any]) -> None:
         )
     if options.get("loader") == "folder" and options["classes"] is None:
         options["classes"] = _count(options["root"], where)
+    if options.get("loader") == "features":
+        try:
+            found = arrays.classes(Path(options["root"]))
+        except UserError as error:
+            raise UserError(f"{where}.root: {error}") from error
+        options["classes"] = options["classes"] or found
+        if options["classes"] < found:
+            raise UserError(f"{where}.classes is {options['classes']}, but a label is {found - 1}; raise it to {found}")
     _normalization({"channels": 3} | (DATASETS.get(name) or entry({"datasets": {name: options}}, name)), options, where)
 
 

@@ -8,6 +8,7 @@ from typing import Any
 from ..runtime.errors import UserError, nearest
 from . import atlas, datasets, networks
 from .configuration import choice_probes
+from .registry import MEASURES
 from .schema import load_schema
 from .sizes import MOST_BYTES, parameters, probe_points, train_images, training_bytes
 
@@ -34,12 +35,12 @@ def refuse(config: Config, runs: Mapping[str, Any]) -> None:
             )
         _network(run, entry, points)
         if points is not None:
-            if run.weights is None:
+            if run.weights is None and run.given is None:
                 _batch(run, points)
             for name, options in probes.items():
                 _neighbours(name, options, run, points)
     _layers(probes, runs.values())
-    _measures(config)
+    _measures(config, runs.values())
     _names(config, runs.values())
 
 
@@ -120,7 +121,14 @@ def _neighbours(name: str, options: Mapping[str, Any], run: Any, points: int) ->
         )
 
 
-def _measures(config: Config) -> None:
+def _measures(config: Config, runs: Iterable[Any]) -> None:
+    """Refuse measures that nothing could be measured by, and the prediction depth without k-NN."""
+    for name in atlas.switched_on(config):
+        if not any(atlas.measurable(run, name) for run in runs):
+            raise UserError(
+                f"config: measures.{name} is true, but all runs are of features alone, which have not the "
+                f"{'logits' if MEASURES[name]['reads'] == 'outputs' else 'weights'} that it reads; set it to false"
+            )
     if config["measures"]["examples"] and atlas.neighbours(config, "examples") is None:
         raise UserError(
             "config: measures.examples is true, but no probe is of kind knn, whose votes are the prediction depth; add one, "

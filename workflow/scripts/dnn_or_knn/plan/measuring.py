@@ -100,7 +100,9 @@ class Measuring:
 
     def readers(self, wildcards: Wildcards) -> str:
         """Return who is to read the features of a shard before they go: probes, and measures of features."""
-        until_probed = self.config["keep"]["features"] == "until-probed"
+        run = self.experiment.run(wildcards)
+        # What was given stays: there are no weights that it could be extracted from.
+        until_probed = self.config["keep"]["features"] == "until-probed" and run.given is None
         return " ".join([*self.probes, *atlas.readers(self, wildcards)] if until_probed else [])
 
     def extractions(self, wildcards: Wildcards) -> list[str]:

@@ -107,6 +107,11 @@ def depth(name: str, options: Mapping[str, Any]) -> float:
     return float(layers)
 
 
+def depth_of(config: Mapping[str, Any], name: str) -> float:
+    """Return `depth` of what a name in the results stands for; features alone count as those of a library's network."""
+    return math.inf if "features" in config.get("subjects", {}).get(name, {}) else depth(*settings(config, name))
+
+
 # Networks that were trained elsewhere.
 
 
@@ -138,10 +143,17 @@ def subjects(config: dict[str, Any]) -> None:
         where = f"config: subjects.{name}"
         if name in config["architectures"]:
             raise UserError(f"{where} has the name of an architecture; give it another one")
+        needed = ("dataset",) if "features" in subject else ("network", "checkpoints", "dataset")
+        if lacking := next((key for key in needed if key not in subject), None):
+            raise UserError(
+                f"{where} lacks the key '{lacking}'; add it" + ("" if len(needed) < 2 else ", or give features alone")
+            )
         if subject["dataset"] not in config["datasets"]:
             raise UserError(
                 f"{where}.dataset is '{subject['dataset']}', which is not under datasets{nearest(subject['dataset'], config['datasets'])}"
             )
+        if "features" in subject:
+            continue
         settings(config, name)
         for step, file in subject["checkpoints"].items():
             if not re.fullmatch(r"\d{1,9}", str(step)):

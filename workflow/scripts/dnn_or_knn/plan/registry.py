@@ -158,6 +158,18 @@ LOADERS: dict[str, Entry] = {
         },
         "required": ["root", "size", "classes"],
     },
+    "features": {
+        "options": {
+            "root": _ROOT
+            | {
+                "description": "An .npz file with `train_labels` and `test_labels`, or a folder with these as .npy files: the labels of `subjects` of "
+                "features alone. There are no images.",
+            },
+            "classes": _optional("integer", "Number of classes; null: one more than the largest label.", minimum=1),
+        },
+        "required": ["root"],
+        "geometry": {"channels": 1, "size": 1},
+    },
     "torchvision": {
         "options": {
             "class": {

@@ -8,7 +8,7 @@ from functools import cached_property
 from typing import Any
 
 from ..runtime.errors import UserError, nearest
-from . import datasets, networks
+from . import datasets, given, networks
 from .configuration import resolve
 from .feasible import refuse
 
@@ -31,23 +31,32 @@ class Run:
     network: dict[str, Any]
     #: step → file of the weights of a network that was trained elsewhere; None for one that is trained here
     weights: dict[int, str] | None = None
+    #: step → layer → file of features that were computed elsewhere, without a network; None for all others
+    given: dict[int, dict[str, str]] | None = None
+    #: whether there is the network's output at each evaluation: always, but where features are given without it
+    logits: bool = True
 
     @property
     def path(self) -> str:
         """The run's folder below `results/<experiment>/`."""
         return f"{self.dataset}/{self.architecture}/{self.labels}/seed{self.seed}"
 
+    @property
+    def origin(self) -> str:
+        """The rule that makes the run's `training.json`."""
+        return "import_features" if self.given is not None else "train" if self.weights is None else "import_weights"
+
     @cached_property
     def evaluations(self) -> list[int]:
-        """Steps at which the network is evaluated: 0, every `evaluate_every`, and the last; those of the weights, if given."""
-        if self.weights is not None:
-            return sorted(self.weights)
+        """Steps at which the network is evaluated: 0, every `evaluate_every`, and the last; those of the weights or the features, if given."""
+        if self.weights is not None or self.given is not None:
+            return sorted(self.weights or self.given or {})
         return sorted({*range(0, self.steps, self.evaluate_every), self.steps})
 
     @cached_property
     def checkpoints(self) -> list[int]:
         """Evaluations whose weights are kept and whose features are probed."""
-        if self.weights is not None:
+        if self.weights is not None or self.given is not None:
             return self.evaluations
         steps = self.evaluations
         return sorted({*steps[:: self.weights_every], steps[-1]})
@@ -95,7 +104,9 @@ class Experiment:
         for start in range(0, len(steps), size):
             piece = tuple(steps[start : start + size])
             yield Shard(f"steps{piece[0]:06d}-{piece[-1]:06d}", piece, "embedding")
-        if run.layers == "all":
+        if run.given is not None:
+            yield from (Shard(f"layers{step:06d}", (step,), "hidden") for step in steps if len(run.given[step]) > 1)
+        elif run.layers == "all":
             yield Shard(f"layers{run.steps:06d}", (run.steps,), "hidden")
 
     def labels(self, wildcards: Mapping[str, Any]) -> Run:
@@ -114,6 +125,7 @@ def create(config: Mapping[str, Any]) -> Experiment:
         runs[run.path] = run
     _same_labels(runs)
     _figures(complete, runs)
+    given.refuse(complete, runs)
     refuse(complete, runs)
     return Experiment(complete, runs)
 
@@ -147,9 +159,19 @@ def _spell_out(config: dict[str, Any]) -> Iterator[Run]:
 
 
 def _subjects(config: dict[str, Any]) -> Iterator[Run]:
-    """Yield a run for each network that was trained elsewhere; its name stands where an architecture's does."""
+    """Yield a run for each subject, of weights or of features; its name stands where an architecture's does."""
     for name, subject in config.get("subjects", {}).items():
-        weights = {int(step): file for step, file in subject["checkpoints"].items()}
+        if "features" in subject:
+            files = {int(step): layers for step, layers in subject["features"].items()}
+            about: dict[str, Any] = {"given": files, "logits": given.has_logits(subject["features"])}
+            about |= {"network": given.NETWORK, "layers": "all" if len(files[max(files)]) > 1 else "embedding"}
+        else:
+            files = {int(step): file for step, file in subject["checkpoints"].items()}
+            about = {
+                "weights": files,
+                "network": network(config, name, subject["dataset"]),
+                "layers": subject["layers"],
+            }
         yield Run(
             dataset=subject["dataset"],
             architecture=name,
@@ -157,13 +179,11 @@ def _subjects(config: dict[str, Any]) -> Iterator[Run]:
             seed=subject["seed"],
             randomize=False,
             subset=subject["subset"],
-            steps=max(weights),
+            steps=max(files),
             evaluate_every=1,
             weights_every=1,
-            layers=subject["layers"],
             training=config["training"],
-            network=network(config, name, subject["dataset"]),
-            weights=weights,
+            **about,
         )
 
 

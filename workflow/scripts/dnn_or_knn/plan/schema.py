@@ -22,8 +22,8 @@ SCHEMA_FILE = Path(__file__).resolve().parents[3] / "schemas" / "config.schema.y
 NUMBER_AS_TEXT = re.compile(r"^[+-]?\d+(\.\d*)?[eE][+-]?\d+$")
 #: Mappings and lists inside one another; more is a YAML alias of itself.
 DEEPEST = 30
-#: The mapping whose keys are steps, whole numbers.
-STEPS = re.compile(r"subjects\.[^.]+\.checkpoints")
+#: The mappings whose keys are steps, whole numbers.
+STEPS = re.compile(r"subjects\.[^.]+\.(checkpoints|features)")
 #: JSON schema's types in words.
 TYPES = {
     "object": "keys with values",

@@ -16,8 +16,9 @@ import yaml
 
 from ..runtime.code_digest import SCRIPTS
 from ..runtime.files import sha256
-from . import atlas, datasets, networks
+from . import atlas, datasets, given, networks
 from .configuration import choice_probes
+from .importing import Importing
 from .measuring import Measuring
 from .probing import Probing
 from .registry import MEASURES
@@ -63,7 +64,7 @@ def published() -> dict[str, Any]:
     return yaml.safe_load((SCRIPTS.parent / "resources" / "published.yaml").read_text(encoding="utf-8"))
 
 
-class Jobs(Measuring, Probing):
+class Jobs(Measuring, Probing, Importing):
     """Specifications and inputs of all jobs of one experiment."""
 
     def __init__(self, experiment: Experiment) -> None:
@@ -91,7 +92,15 @@ class Jobs(Measuring, Probing):
 
     def imported(self) -> str:
         """Return which stand for weights that were trained elsewhere, as a wildcard's constraint."""
-        return _any_of(self.config.get("subjects", {}))
+        return _any_of(self.config.get("subjects", {}).keys() - given.subjects(self.config).keys())
+
+    def given(self) -> str:
+        """Return which stand for features alone, as a wildcard's constraint."""
+        return _any_of(given.subjects(self.config))
+
+    def extracted(self) -> str:
+        """Return which are networks, whose features are extracted, as a wildcard's constraint."""
+        return f"{self.trained()}|{self.imported()}"
 
     # All jobs, and how one is told its specification.
 
@@ -110,9 +119,9 @@ class Jobs(Measuring, Probing):
             yield "labels", {"dataset": dataset, "labels": labels, "seed": str(seed)}
         for run in runs:
             of_run = {name: str(getattr(run, name)) for name in ("dataset", "architecture", "labels", "seed")}
-            yield "train" if run.weights is None else "import_weights", of_run
+            yield run.origin, of_run
             for shard in self.experiment.shards(run):
-                yield "features", of_run | {"shard": shard.name}
+                yield "features" if run.given is None else "given_features", of_run | {"shard": shard.name}
                 for probe in self.probes:
                     of_probe = of_run | {"probe": probe, "shard": shard.name}
                     pieces = self.pieces(probe)
@@ -160,7 +169,8 @@ class Jobs(Measuring, Probing):
         entry = {key: value for key, value in known.items() if key not in ("options", "images")}
         options = {k: v for k, v in self.config["datasets"][name].items() if k not in datasets.NOT_STORED}
         if "root" in options:
-            options["fingerprint"] = datasets.fingerprint(options["root"])
+            root, alone = options["root"], entry["loader"] == "features"
+            options["fingerprint"] = given.labels_of(root) if alone else datasets.fingerprint(root)
         return specification("prepare.py", f"data/loaders/{entry['loader']}", dataset=name, **(entry | options))
 
     def labels(self, wildcards: Wildcards) -> str:
@@ -184,25 +194,11 @@ class Jobs(Measuring, Probing):
             **({"stream": True} if stream else {}),
         )
 
-    def import_weights(self, wildcards: Wildcards) -> str:
-        """One network's weights from elsewhere."""
-        run = self.experiment.run(wildcards)
-        weights = {str(step): file for step, file in sorted((run.weights or {}).items())}
-        return specification(
-            "import_weights.py",
-            *modules(run.network),
-            network=run.network,
-            weights=weights,
-            sizes={step: datasets.size(file) for step, file in weights.items()},
-        )
-
-    def weights(self, wildcards: Wildcards) -> list[str]:
-        """Return the files of the weights of a subject."""
-        return list((self.experiment.run(wildcards).weights or {}).values())
-
     def features(self, wildcards: Wildcards) -> str:
-        """The extraction of one shard."""
+        """The extraction of one shard; empty for features that were given, which are never extracted."""
         run, shard = self.experiment.run(wildcards), self.experiment.shard(wildcards)
+        if run.given is not None:
+            return "{}"
         stream = self._streaming(run.dataset)
         return specification(
             "features.py",
@@ -230,6 +226,7 @@ class Jobs(Measuring, Probing):
         return specification(
             "measures.py",
             *votes(self.probes),
+            *([] if run.logits else ["measures/alone"]),
             run=named(run),
             shards=[
                 {"name": s.name, "steps": s.steps, "layers": ["embedding"] if s.layers == "embedding" else None}
@@ -239,6 +236,7 @@ class Jobs(Measuring, Probing):
             bootstrap={"replicates": measures["replicates"], "seed": measures["seed"]},
             memorized=measures["memorized"],
             nearly_memorized=measures["nearly_memorized"],
+            **({} if run.logits else {"alone": True}),
         )
 
     def collect(self, _wildcards: Wildcards) -> str:
@@ -351,9 +349,7 @@ class Jobs(Measuring, Probing):
     def _shown(self) -> dict[str, Any]:
         figures, config = self.config["figures"], self.config
         return {
-            "architectures": sorted(
-                networks.names(config), key=lambda name: networks.depth(*networks.settings(config, name))
-            ),
+            "architectures": sorted(networks.names(config), key=lambda name: networks.depth_of(config, name)),
             "datasets": list(self.config["datasets"]),
             "architecture": figures["architecture"],
             "labels": {

@@ -223,7 +223,10 @@ def accuracies(found: pd.DataFrame, runs: pd.DataFrame) -> dict[str, list[Any]]:
         ]
         title = f"{dataset_title(dataset)}, {architecture_title(architecture)}, {LABELS.get(labels, labels).lower()}"
         when = ", ".join([*reached, *([never] if steps.isna().any() else [])])
-        rows.append([title, *(f"{cell:.1f}" for cell in cells), when])
+        known = [not pd.isna(cell) for cell in cells]
+        rows.append(
+            [title, *(f"{c:.1f}" if k else "–" for c, k in zip(cells, known, strict=True)), when if known[0] else "–"]
+        )
     return {"head": head, "rows": rows}
 
 
@@ -235,7 +238,7 @@ def answer(found: pd.DataFrame, runs: pd.DataFrame, figures: Mapping[str, Any]) 
     network, did, told = figures["architecture"], list[str](), list[str]()
     for verb, kind, split in (("generalize", "true", "test"), ("memorize", "random", "training")):
         labels = figures[f"{kind}_labels"]
-        those = runs[(runs["architecture"] == network) & (runs["labels"] == labels)]
+        those = runs[(runs["architecture"] == network) & (runs["labels"] == labels) & answered(runs)]
         if those.empty:
             continue
         above = those["final_test_accuracy"] * those["classes"] > 2
@@ -257,6 +260,11 @@ def answer(found: pd.DataFrame, runs: pd.DataFrame, figures: Mapping[str, Any]) 
     return sentence[0].upper() + sentence[1:]
 
 
+def answered(runs: pd.DataFrame) -> pd.Series:
+    """Return which runs have a network's answers: all but those of features alone without logits."""
+    return runs["final_train_accuracy"].notna()
+
+
 def gaps(measures: pd.DataFrame, runs: pd.DataFrame, memorized: float, drawn: Mapping[str, Any]) -> dict[str, Any]:
     """Return what was not converged, never memorized, or is missing from the figures."""
     fits = measures[(measures.model != "dnn") & (measures.split == "train")]
@@ -267,7 +275,7 @@ def gaps(measures: pd.DataFrame, runs: pd.DataFrame, memorized: float, drawn: Ma
             [tables.run_name(row), row["step"], row["layer"], row["model"], f"{row['gap']:.2g}"]
             for row in _records(missed)
         ],
-        "never": [tables.run_name(row) for row in _records(runs[runs.memorization_step.isna()])],
+        "never": [tables.run_name(row) for row in _records(runs[runs.memorization_step.isna() & answered(runs)])],
         "missing": {name.removeprefix("figure"): drawn[name]["missing"] for name in FIGURES if drawn[name]["missing"]},
     }
 

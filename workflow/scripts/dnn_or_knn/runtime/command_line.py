@@ -31,6 +31,8 @@ KEYS = {
     "labels.py": ("labels", "randomize", "subset", "seed"),
     "train.py": ("network", "training", "seed", "checkpoints", "accuracy_at"),
     "import_weights.py": ("network", "weights"),
+    "import_features.py": ("run", "steps", "layers", "given", "logits"),
+    "given_features.py": ("run", "steps", "layers", "given", "logits"),
     "features.py": ("run", "network", "precision", "batch_size", "compile", "layers", "steps", "input_layer"),
     "probe.py": ("kind", "module", "options", "steps", "layers", "seed", "run"),
     "measures.py": ("run", "shards", "probes", "bootstrap", "memorized", "nearly_memorized"),

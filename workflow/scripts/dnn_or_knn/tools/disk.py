@@ -13,11 +13,12 @@ from collections import Counter
 from pathlib import Path
 from typing import Any
 
+from ..data import arrays
 from ..features import dumps
 from ..plan import datasets, runs
 from ..plan.configuration import load_overlays
 from ..runtime.errors import UserError
-from ..runtime.files import read_json
+from ..runtime.files import read_json, remove
 
 #: Training and test images of the data sets whose size is known before they are prepared.
 IMAGES = {
@@ -44,6 +45,8 @@ def images_of(run: runs.Run, results: Path, entry: dict[str, Any]) -> tuple[int,
 
 def needs(run: runs.Run, probes: dict[str, Any], entry: dict[str, Any], images: tuple[int, int]) -> Counter[str]:
     """Return the bytes that one run writes, by kind, from the network built without memory for its weights."""
+    if run.given is not None:
+        return given_needs(run, probes, entry["classes"], sum(images))
     import torch
 
     from ..networks.build import create
@@ -57,10 +60,7 @@ def needs(run: runs.Run, probes: dict[str, Any], entry: dict[str, Any], images: 
     train = min(train, run.subset["count"]) if run.subset else train
     pictures, count, classes = train + test, len(run.checkpoints), entry["classes"]
     evaluations = count + (len(dimensions) - 1 if run.layers == "all" else 0)
-    kept = sum(
-        pictures * (options["k_max"] * 12 if options["kind"] == "knn" else classes * FLOAT)
-        for options in probes.values()
-    )
+    kept = pictures * kept_of_one(probes, classes)
     return Counter(
         {
             "weights": count * weights,
@@ -73,13 +73,41 @@ def needs(run: runs.Run, probes: dict[str, Any], entry: dict[str, Any], images: 
     )
 
 
-def release(results: Path) -> None:
-    """Remove all features of an experiment, and the marks of who would have read them; refused while Snakemake runs."""
+def kept_of_one(probes: dict[str, Any], classes: int) -> int:
+    """Return the bytes that all probes keep of one image at one evaluation."""
+    return sum(o["k_max"] * 12 if o["kind"] == "knn" else classes * FLOAT for o in probes.values())
+
+
+def given_needs(run: runs.Run, probes: dict[str, Any], classes: int, pictures: int) -> Counter[str]:
+    """Return the bytes that a run of features alone writes; they stay, since there are no weights to extract them from."""
+    layers = [Path(file) for files in (run.given or {}).values() for file in files.values()]
+    widths = sum(arrays.find(path, "train_features").shape[1] for path in layers)
+    return Counter(
+        {
+            "weights": 0,
+            "features": pictures * FLOAT * widths,
+            "logits": pictures * FLOAT * classes * len(run.checkpoints) * run.logits,
+            "probes": len(layers) * pictures * kept_of_one(probes, classes),
+        }
+    )
+
+
+def release(made: runs.Experiment) -> None:
+    """Remove the features of an experiment, and the marks of who would have read them; refused while Snakemake runs.
+
+    Features that were given stay: there are no weights to extract them from.
+    """
     if any(Path(".snakemake/locks").glob("*")):
         raise UserError(
             "Snakemake is running here, or was killed; wait for it, or take its lock away: snakemake --unlock"
         )
-    dumps.release_all(results)
+    results = Path(made.results)
+    stay = {results / path for path, run in made.runs.items() if run.given is not None}
+    if not stay:
+        return dumps.release_all(results)
+    for folder in [*map(dumps.marks_of, dumps.marked(results)), *dumps.there(results)]:
+        if folder.parents[1] not in stay:
+            remove(folder)
 
 
 def main(command: str, words: list[str]) -> int:
@@ -95,7 +123,7 @@ def main(command: str, words: list[str]) -> int:
     if args.release:
         if not until_probed:
             raise UserError("the configuration has keep.features: all; set until-probed to release features")
-        release(results)
+        release(made)
     total: Counter[str] = Counter()
     print(f"{'run':44}" + "".join(f"{kind:>10}" for kind in ("weights", "features", "logits", "probes")) + "   (GB)")
     for path, run in made.runs.items():

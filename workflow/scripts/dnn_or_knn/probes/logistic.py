@@ -98,7 +98,7 @@ def run(
     arrays: dict[str, np.ndarray] = {}
     for split, values in (("train", reduced.train), ("test", reduced.test)):
         probabilities, decision = _apply(values, model, multiclass)
-        arrays[f"{split}_probabilities"] = spread(probabilities, present, classes).astype(np.float32)
+        arrays[f"{split}_probabilities"] = spread(probabilities, present, classes)
         arrays[f"{split}_decision"] = present[decision].astype(np.int16)
     arrays |= {"coefficients": model.weights.T.cpu().numpy().copy(), "intercepts": model.intercepts.cpu().numpy()}
     report = {
@@ -202,8 +202,8 @@ def _together(models: list[Model]) -> Model:
 
 
 def _apply(features: np.ndarray, model: Model, multiclass: str) -> tuple[np.ndarray, np.ndarray]:
-    """Return probabilities (n, K) float64 and the class of the largest score (n,), a block of rows at a time."""
-    probabilities = np.empty((len(features), model.weights.shape[1]))
+    """Return probabilities (n, K) float32 and the class of the largest score (n,), a block of rows at a time."""
+    probabilities = np.empty((len(features), model.weights.shape[1]), np.float32)
     decision = np.empty(len(features), np.int64)
     for start in range(0, len(features), ROWS):
         block = torch.as_tensor(features[start : start + ROWS], device=model.weights.device).double()

@@ -107,7 +107,7 @@ def run(
     fold = stratified_folds(labels, folds, generator("platt folds", seed))
     targets = _targets(len(present), settings.multiclass)
     fit = _fit(
-        torch.as_tensor(reduced.train, dtype=torch.float64, device=device),
+        torch.as_tensor(reduced.train, device=device),
         torch.as_tensor(np.searchsorted(present, labels), device=device),
         torch.as_tensor(fold, device=device),
         targets.to(device),
@@ -206,14 +206,17 @@ def _targets(classes: int, multiclass: str) -> torch.Tensor:
 def _fit(
     features: torch.Tensor, labels: torch.Tensor, fold: torch.Tensor, targets: torch.Tensor, settings: Settings
 ) -> Fit:
-    """Fit everything: features (N, d) float64, labels (N,) 0 … P − 1, fold (N,), targets (K, 1 or 2)."""
+    """Fit everything: features (N, d), labels (N,) 0 … P − 1, fold (N,), targets (K, 1 or 2)."""
     # Without their mean, products lose fewer digits to a large one.
-    mean, basis = features.mean(0), None
-    features = features - mean
+    points = torch.ones(len(features), features.shape[1] + 1, dtype=torch.float64, device=features.device)
+    points[:, :-1] = features
+    mean, basis = points[:, :-1].mean(0), None
+    points[:, :-1] -= mean
     if features.shape[0] + 1 < features.shape[1]:
-        basis = span(torch.cat([features, mean[None]]))
-        features, mean = features @ basis, (basis * mean[:, None]).sum(0)
-    points = torch.cat([features, torch.ones_like(features[:, :1])], dim=1)
+        centred = points[:, :-1].contiguous()
+        basis = span(torch.cat([centred, mean[None]]))
+        points = torch.cat([centred @ basis, points[:, -1:]], dim=1)
+        mean = (basis * mean[:, None]).sum(0)
     batches = _pairs if targets.shape[1] == 2 else _rests
     exact = functools.partial(solve, tolerance=settings.tolerance)
     solver = _reference(settings) if settings.backend == "reference" else exact
@@ -239,13 +242,15 @@ def _rests(data: Data, targets: torch.Tensor, settings: Settings) -> Iterator[Ba
     """Yield batches of class-against-rest problems over shared points."""
     points, labels, fold, mean = data
     count, dimensions = points.shape
-    kernel = None
+    kernel = gram = None
     if settings.squared and settings.backend == "exact" and count < dimensions:
         kernel = few_points(points, mean, settings.C)
+    elif settings.squared and settings.backend == "exact":
+        gram = points.T @ points
     each = 8 * (12 * count + (3 * dimensions**2 if kernel is None else 0))
     for some in targets[:, 0].split(max(1, BATCH[points.device.type] // each)):
         signs = 2.0 * (labels[None] == some[:, None]).to(points.dtype) - 1
-        yield Problems(points, signs, settings.C, settings.squared, mean, kernel), fold[None], None, []
+        yield Problems(points, signs, settings.C, settings.squared, mean, kernel, gram), fold[None], None, []
 
 
 def _pairs(data: Data, targets: torch.Tensor, settings: Settings) -> Iterator[Batch]:

@@ -123,7 +123,9 @@ class Descent:
         """
         problem, single = self.problem, weights.dtype == torch.float32
         state = problem.state(weights, intercepts)
-        best, best_gap, best_objective, waited, step = state, math.inf, math.inf, 0, 0
+        # Of the best state its model alone is held.
+        best, reached, best_gap = (weights, intercepts), state.objective(problem.C), math.inf
+        best_objective, waited, step = math.inf, 0, 0
         before: tuple[torch.Tensor, torch.Tensor] | None = None
         fresh = True
         while True:
@@ -134,12 +136,12 @@ class Descent:
             waited = 0 if progress else waited + 1
             best_objective = min(best_objective, objective)
             if gap < best_gap:
-                best, best_gap = state, gap
+                best, reached, best_gap = (state.weights, state.intercepts), objective, gap
             if gap <= self.tolerance or step >= self.limit or waited > PATIENCE:
                 if fresh or single:
                     break
                 # Scores were added up step by step: what is certified are those that the weights have.
-                state, fresh, best_gap, before = problem.state(best.weights, best.intercepts), True, math.inf, None
+                state, fresh, best_gap, before = problem.state(*best), True, math.inf, None
                 continue
             fresh = False
             if before is not None:
@@ -155,7 +157,7 @@ class Descent:
                 self.history.moved = None
                 before = self.precondition = None
                 waited += PATIENCE // 3
-        return best.weights, best.intercepts, best.objective(problem.C), best_gap, step
+        return *best, reached, best_gap, step
 
     def _look(self, state: State, single: bool) -> tuple[State, torch.Tensor, torch.Tensor, torch.Tensor, float, float]:
         """Return the state with its intercepts set right, the inverse Hessian in them, gradient, column sums, f and relative gap."""
@@ -304,6 +306,7 @@ def _line_search(
     )  # the same for all classes: it changes no probability, but is rounded
     weighted = state.softmax * moved
     shift = weighted.sum(0) - state.softmax.T @ weighted.sum(1)
+    del weighted  # as large as the features where classes are many
     tilt = torch.zeros_like(state.intercepts)
     tilt[inside] = -(inverted @ (shift[inside].double() + sums[inside])).to(tilt.dtype)
     moved += tilt

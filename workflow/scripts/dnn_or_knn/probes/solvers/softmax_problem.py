@@ -89,16 +89,22 @@ class Points:
 class State:
     """A model: weights (d, K), intercepts (K,), scores (N, K) up to a constant a row, their softmax, the summed loss.
 
-    `residual` is softmax − one-hot labels, at the label −(the sum of the others): right to the last digits where that sum
-    is far below 1's rounding, as is the loss.
+    `labels` and `missing` (N, 1) are the label's column and −(the sum of the other probabilities): right to the last digits
+    where that sum is far below 1's rounding, as is the loss.
     """
 
     weights: torch.Tensor
     intercepts: torch.Tensor
     scores: torch.Tensor
     softmax: torch.Tensor
-    residual: torch.Tensor
+    labels: torch.Tensor
+    missing: torch.Tensor
     loss: float
+
+    @property
+    def residual(self) -> torch.Tensor:
+        """Softmax − one-hot labels (N, K), made when it is asked for: with many classes it is as large as the features."""
+        return self.softmax.scatter(1, self.labels, self.missing)
 
     def objective(self, C: float) -> float:
         """Return f."""
@@ -153,14 +159,15 @@ class Problem:
         loss = float((largest + torch.log1p(own - 1 + others)).sum(dtype=torch.float64))
         total = own + others
         powers /= total
-        residual = powers.scatter(1, labels, -others / total)
-        return State(weights, intercepts, scores, powers.scatter_(1, labels, own / total), residual, loss)
+        softmax = powers.scatter_(1, labels, own / total)
+        return State(weights, intercepts, scores, softmax, labels, -others / total, loss)
 
     def gradient(self, state: State) -> tuple[torch.Tensor, torch.Tensor]:
         """Return ∂f/∂W (d, K), and the column sums (K,) of softmax − one-hot labels, in float64."""
-        sums = state.residual.sum(0).double()
+        residual = state.residual
+        sums = residual.sum(0).double()
         # The classes' gradients add up to 0, and so do their weights; rounding, on large features, must not move them.
-        pulled = self.points.pull(state.residual)
+        pulled = self.points.pull(residual)
         pulled[:, : self.classes] -= pulled[:, : self.classes].mean(1, keepdim=True)
         return self.C * pulled + state.weights, sums
 

@@ -20,7 +20,11 @@ def newton(
         weights = points.new_zeros(len(signs), dimensions)
         active = inside
         shared = points.ndim == 2 and bool(inside.all())
-        gram = (points.T @ points).repeat(len(signs), 1, 1) if shared else grams(points, inside)
+        # Made once for the batches of one-vs-rest problems: of many classes there are many.
+        once = problems.gram if shared else None
+        gram = (
+            (points.T @ points if once is None else once).repeat(len(signs), 1, 1) if shared else grams(points, inside)
+        )
     else:
         weights, active, gram = start.weights, start.active, start.gram.clone()
     every = torch.arange(len(signs), device=signs.device)

@@ -26,6 +26,7 @@ class Problems:
     squared: whether the loss is the squared hinge; ½b² is part of the objective then, and not else.
     mean: (d,) or (B, d), what was taken off the points.
     kernel: of the points, if they are shared and fewer than their dimensions.
+    gram: Σ x xᵀ (d + 1, d + 1) over all points, if they are shared and it is known.
     """
 
     points: torch.Tensor
@@ -34,6 +35,7 @@ class Problems:
     squared: bool
     mean: torch.Tensor
     kernel: Kernel | None = None
+    gram: torch.Tensor | None = None
 
     def take(self, which: torch.Tensor) -> Problems:
         """Return the problems numbered `which`."""

@@ -5,7 +5,6 @@ from __future__ import annotations
 import json
 import re
 import shlex
-import shutil
 import subprocess
 import sys
 from pathlib import Path
@@ -89,9 +88,6 @@ def test_dumped_features_give_the_measures_of_their_network(finished: Project, p
     assert "value contents.dumped/4-embedding.npz.train_features" in why and "train_logits" not in why, why
     taken = {job for job in project.planned(overlays=overlays) if job[0] in ("given_features", "import_features")}
     assert {job[0] for job in taken} == {"given_features", "import_features"} and len(taken) == 2
-    shutil.rmtree(results / "alone/alone/true-labels/seed0/features/steps000008-000008")
-    again = {job for job in project.planned(overlays=overlays) if job[0] == "given_features"} - taken
-    assert len(again) == 1, "features that were deleted are taken over again"
 
 
 def test_the_page_is_followed_literally(project: Project) -> None:

@@ -97,7 +97,7 @@ def test_the_page_is_followed_literally(project: Project) -> None:
         (project.folder / file).write_text(text)
     (commands,) = re.findall(r"^Run:\n\n```sh\n(.*?)```", page, re.DOTALL | re.MULTILINE)
     embed, snakemake, verdicts = (shlex.split(line) for line in commands.splitlines())
-    subprocess.run([sys.executable, *embed[1:]], cwd=project.folder, check=True, timeout=600)
+    subprocess.run([sys.executable, *embed[1:]], cwd=project.folder, check=True)
     project.snakemake("--cores", "2", overlays=(snakemake[-1],))
     results = project.folder / "results/features"
     table = pd.read_parquet(results / "measures/measures.parquet")

@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import dataclasses
 import json
 import pickle
+import zipfile
 from pathlib import Path
 from typing import Any
 
@@ -38,6 +40,7 @@ def test_a_table_is_taken_over_row_by_row(
     write: Any, kind: str, order: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(arrays, "ROWS", 7)
+    monkeypatch.setattr(arrays, "BYTES", 64)
     values = np.random.default_rng(0).normal(size=(23, 4)).astype(kind)
     path = Path(write(tmp_path / "a.npz", train_features=np.asarray(values, order=order)))  # type: ignore[call-overload]
     arrays.write(arrays.table(path, "train_features", 23), tmp_path / "made.npy")
@@ -135,6 +138,32 @@ def test_damaged_files_are_one_sentence(tmp_path: Path) -> None:
         plan({"mine": {"features": str(file)}})
 
 
+@pytest.mark.parametrize("head", [b"{'descr': '<f4', ", b"  x\n y"])
+def test_a_damaged_head_is_one_sentence(head: bytes, tmp_path: Path) -> None:
+    folder = Path(npy(tmp_path / "mine", **drawn()))
+    (folder / "train_features.npy").write_bytes(b"\x93NUMPY\x01\x00" + len(head).to_bytes(2, "little") + head)
+    with pytest.raises(UserError, match=r"mine: 'train_features' cannot be read .*save it again with numpy"):
+        arrays.find(folder, "train_features")
+
+
+def test_what_is_no_array_of_a_zip_file_is_one_sentence(tmp_path: Path) -> None:
+    path = Path(npz(tmp_path / "mine.npz", **drawn()))
+    whole = bytearray(path.read_bytes())
+    with zipfile.ZipFile(path, "w") as archive:
+        archive.writestr("train_features", "no array")
+    with pytest.raises(UserError, match=r"mine.npz has no array 'train_features'"):
+        arrays.find(path, "train_features")
+    for head, flags in ((b"PK\x03\x04", 6), (b"PK\x01\x02", 8)):
+        whole[whole.index(head) + flags] |= 1
+    path.write_bytes(whole)
+    with pytest.raises(UserError, match=r"'train_features' cannot be read .*encrypted"):
+        arrays.find(path, "train_features")
+    with pytest.raises(
+        UserError, match=r"inside cannot be read .Not a directory.; make it readable or correct the path"
+    ):
+        arrays.find(path / "inside", "train_features")
+
+
 def test_other_rows_and_other_labels_than_the_data_sets_are_one_sentence(tmp_path: Path) -> None:
     one, other = drawn(), drawn(1)
     other["test_labels"] = np.roll(other["test_labels"], 1)
@@ -225,6 +254,15 @@ def test_a_bad_subject_is_one_sentence(subject: dict[str, Any], said: str) -> No
     assert "\n" not in str(error.value)
 
 
+@pytest.mark.parametrize(
+    ("subject", "said"),
+    [({"featurs": "a.npz"}, "unknown key 'featurs'.*did you mean 'features'"), ({"features": ["a.npz"]}, "subjects.mine.features is")],
+)  # fmt: skip
+def test_a_bad_subject_is_told_where_no_data_set_comes_of_it(subject: dict[str, Any], said: str) -> None:
+    with pytest.raises(UserError, match=said):
+        plan({"mine": subject})
+
+
 def test_more_neighbours_than_rows_and_fewer_classes_than_labels_are_refused() -> None:
     mine = {"mine": {"features": npz(Path("a.npz"), **drawn())}}
     with pytest.raises(UserError, match=r"probes.knn wants 60 neighbours, but mine/.* has 60 training images"):
@@ -260,6 +298,8 @@ def test_given_features_stay_and_are_counted(capsys: pytest.CaptureFixture[str])
     found = disk.needs(run, jobs.config["probes"], entry, disk.images_of(run, Path(jobs.results), entry))
     assert found["features"] == (TRAIN + TEST) * 4 * toy.WIDTH * 3 and found["weights"] == 0
     assert found["logits"] == (TRAIN + TEST) * 4 * CLASSES * 2
+    fewer = dataclasses.replace(run, subset={"count": 9, "draw": "balanced"})
+    assert disk.needs(fewer, jobs.config["probes"], entry, (TRAIN, TEST))["logits"] == (9 + TEST) * 4 * CLASSES * 2
     toy.make(jobs, *TAKEN)
     disk.release(jobs.experiment)
     assert (RUN / "features/layers000007/step000007_block_train.npy").is_file()

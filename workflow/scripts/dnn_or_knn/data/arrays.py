@@ -8,6 +8,7 @@ a whole but labels, and arrays that lie there column by column.
 from __future__ import annotations
 
 import contextlib
+import tokenize
 import zipfile
 import zlib
 from collections.abc import Iterator, Mapping
@@ -21,12 +22,21 @@ if TYPE_CHECKING:
 
 SPLITS = ("train", "test")
 FEATURES, LABELS, LOGITS = ([f"{split}_{what}" for split in SPLITS] for what in ("features", "labels", "logits"))
-#: Rows that are read and converted at a time.
-ROWS = 8192
+#: Rows that are read and converted at a time, fewer where so many have more bytes than this.
+ROWS, BYTES = 8192, 2**27
 #: Classes that the probes' results can name.
 MOST_CLASSES = 2**15
-#: What reading a damaged file raises.
-DAMAGED = (OSError, ValueError, EOFError, zipfile.BadZipFile, zlib.error, NotImplementedError)
+#: What reading a damaged file raises, or an encrypted one (a `RuntimeError`); the head of a .npy file is read as Python's syntax.
+DAMAGED = (
+    OSError,
+    ValueError,
+    EOFError,
+    zipfile.BadZipFile,
+    zlib.error,
+    RuntimeError,
+    SyntaxError,
+    tokenize.TokenError,
+)
 
 
 class Array(NamedTuple):
@@ -52,8 +62,10 @@ class Array(NamedTuple):
                 whole = np.lib.format.read_array(stream, allow_pickle=False)
                 yield from (whole[start : start + ROWS] for start in range(0, len(whole), ROWS))
                 return
-            for start in range(0, self.shape[0], ROWS):
-                shape = (min(ROWS, self.shape[0] - start), *self.shape[1:])
+            width = int(np.prod(self.shape[1:])) * self.dtype.itemsize
+            rows = max(1, min(ROWS, BYTES // max(1, width)))
+            for start in range(0, self.shape[0], rows):
+                shape = (min(rows, self.shape[0] - start), *self.shape[1:])
                 size = int(np.prod(shape)) * self.dtype.itemsize
                 data = stream.read(size)
                 if len(data) != size:
@@ -67,9 +79,11 @@ def names(path: Path) -> list[str]:
         if path.is_dir():
             return sorted(file.stem for file in path.iterdir() if file.suffix == ".npy")
         with zipfile.ZipFile(path) as archive:
-            return sorted(name.removesuffix(".npy") for name in archive.namelist())
+            return sorted(name.removesuffix(".npy") for name in archive.namelist() if name.endswith(".npy"))
     except FileNotFoundError as error:
         raise UserError(f"{path} is not there; correct the path") from error
+    except OSError as error:
+        raise UserError(f"{path} cannot be read ({error.strerror}); make it readable or correct the path") from error
     except DAMAGED as error:
         of = "a single array" if path.suffix == ".npy" else "no .npz file"
         raise UserError(
@@ -184,7 +198,8 @@ def write(array: Array, file: Path) -> None:
     head = {"descr": "<f4", "fortran_order": False, "shape": array.shape}
     with open(file, "wb") as stream:
         np.lib.format.write_array_header_1_0(stream, head)
-        for start, block in zip(range(0, array.shape[0], ROWS), array.blocks(), strict=True):
+        start = 0
+        for block in array.blocks():
             with np.errstate(over="ignore"):
                 narrow = block.astype("<f4")
             for row, column in np.argwhere(~np.isfinite(narrow))[:1]:
@@ -194,6 +209,7 @@ def write(array: Array, file: Path) -> None:
                     "this evaluation out"
                 )
             stream.write(narrow.tobytes())
+            start += len(block)
 
 
 @contextlib.contextmanager

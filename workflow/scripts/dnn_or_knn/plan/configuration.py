@@ -46,6 +46,8 @@ def resolve(config: Mapping[str, Any]) -> dict[str, Any]:
     complete = _without_null(copy.deepcopy(dict(config)))
     networks.by_name(complete)
     given.complete(complete)
+    if complete.get("datasets") == {}:  # subjects that are wrong have made none: what is wrong with them is said first
+        check(complete | {"datasets": {"any": {}}}, schema, "config")
     check(complete, schema, "config")
     fill(complete, schema)
     complete["data"]["root"] = _folder(complete["data"]["root"])

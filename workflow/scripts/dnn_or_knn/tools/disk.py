@@ -45,8 +45,10 @@ def images_of(run: runs.Run, results: Path, entry: dict[str, Any]) -> tuple[int,
 
 def needs(run: runs.Run, probes: dict[str, Any], entry: dict[str, Any], images: tuple[int, int]) -> Counter[str]:
     """Return the bytes that one run writes, by kind, from the network built without memory for its weights."""
+    train, test = images
+    train = min(train, run.subset["count"]) if run.subset else train
     if run.given is not None:
-        return given_needs(run, probes, entry["classes"], sum(images))
+        return given_needs(run, probes, entry["classes"], train + test)
     import torch
 
     from ..networks.build import create
@@ -56,8 +58,6 @@ def needs(run: runs.Run, probes: dict[str, Any], entry: dict[str, Any], images: 
     weights = sum(tensor.numel() * tensor.element_size() for tensor in network.state_dict().values())
     points: Any = network.probe_points
     dimensions = [point.dimensions for point in points]
-    train, test = images
-    train = min(train, run.subset["count"]) if run.subset else train
     pictures, count, classes = train + test, len(run.checkpoints), entry["classes"]
     evaluations = count + (len(dimensions) - 1 if run.layers == "all" else 0)
     kept = pictures * kept_of_one(probes, classes)

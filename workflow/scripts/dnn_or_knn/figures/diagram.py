@@ -47,7 +47,8 @@ def draw(
         fill, ink = KINDS.get(layer["kind"], (STAGES[min(int(layer["stage"]), len(STAGES) - 1)], "#000000"))
         _box(ax, position, fill)
         _upright(ax, position, str(layer["name"]), ink)
-        features = "means" if means and layer["kind"] == "input" else f"{layer['dimensions']:,}"
+        # Data sets differ in their pixels, not in the layers' features.
+        features = ("means" if means else "pixels") if layer["kind"] == "input" else f"{layer['dimensions']:,}"
         ax.text(position, LOW - 0.04, features, ha="center", va="top", fontsize=style.small())
         _arrow(ax, position)
     _box(ax, len(layers), "#ffffff", dashed=True)
@@ -57,7 +58,7 @@ def draw(
     ax.text(
         -0.75,
         0.0,
-        "Below each layer: its number of features" + (" (of the input: the mean of each channel)" if means else ""),
+        f"Below each layer: its number of features (of the input: {'the mean of each channel' if means else 'its pixels'})",
         ha="left",
         va="bottom",
         fontsize=style.small(),

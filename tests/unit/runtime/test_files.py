@@ -164,6 +164,15 @@ def test_arrays_come_back_and_pickles_are_refused(tmp_path: Path) -> None:
         files.read_npy(tmp_path / "none.npy")
 
 
+def test_a_mapped_array_is_read_only_or_its_changes_stay_here(tmp_path: Path) -> None:
+    """Of a writable map the system wants as much free memory as the file has: images on disk may be more than that."""
+    files.write_npy(tmp_path / "a.npy", np.arange(3))
+    assert not files.read_npy(tmp_path / "a.npy", mmap=True).flags.writeable
+    private = files.read_npy(tmp_path / "a.npy", mmap=True, private=True)
+    private[0] = 7
+    assert isinstance(private, np.memmap) and files.read_npy(tmp_path / "a.npy").tolist() == [0, 1, 2]
+
+
 @pytest.mark.parametrize("number", [errno.EACCES, errno.ESTALE])
 def test_an_array_that_cannot_be_read_is_not_called_damaged(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, number: int

@@ -93,7 +93,7 @@ def fit_all(
             record = keep(state, name, key, importlib.import_module(PIECES).joined(pieces, name, len(labels.labels)))
         elif record is None:
             files.check(folder.parent, listing, used)
-            train, test = (files.read_npy(folder.parent / file, mmap=True) for file in used)
+            train, test = (files.read_npy(folder.parent / file, mmap=True, private=True) for file in used)
             told = {"classes": labels.classes, "options": resolve_pca(spec["options"], layer), "seed": spec["seed"]}
             record = keep(state, name, key, fit_one(where, fit, train, labels.labels, test, device=device, **told))
         report = records.setdefault(name, record)["report"]

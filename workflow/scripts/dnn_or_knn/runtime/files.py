@@ -14,7 +14,7 @@ import time
 import zlib
 from collections.abc import Iterable, Iterator, Mapping
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, Literal
 
 from .errors import UserError
 
@@ -210,16 +210,17 @@ def write_arrays(folder: Path, arrays: Mapping[str, np.ndarray]) -> list[Path]:
     return paths
 
 
-def read_npy(path: str | Path, *, mmap: bool = False) -> np.ndarray:
+def read_npy(path: str | Path, *, mmap: bool = False, private: bool = False) -> np.ndarray:
     """Read an array written by `write_npy` (never a pickle); a missing or damaged file raises `UserError`.
 
-    With `mmap` its pages come from the file when they are read; what is written to them stays here (torch takes no array that
-    it must not write to).
+    With `mmap` its pages come from the file when they are read. With `private` as well, what is written to them stays here (torch
+    takes no array that it must not write to); the system then refuses a file that is larger than its memory.
     """
     import numpy as np
 
+    mode: Literal["r", "c"] = "c" if private else "r"
     try:
-        return np.load(path, mmap_mode="c" if mmap else None, allow_pickle=False)
+        return np.load(path, mmap_mode=mode if mmap else None, allow_pickle=False)
     except FileNotFoundError as error:
         raise UserError(f"{path} is missing; run the stage that makes it first") from error
     except (ValueError, EOFError, OSError) as error:

@@ -131,7 +131,7 @@ def child(args: argparse.Namespace) -> None:
 
     torch.set_num_threads(args.threads)
     train, test = (files.read_npy(args.folder / f"{split}.npy", mmap=True) for split in ("train", "test"))
-    labels = np.load(args.folder / "labels.npy")
+    labels = np.load(args.folder / "labels.npy", allow_pickle=False)
     probes: dict[str, Callable[..., dict[str, float]]] = {"knn": knn, "lr": lr, "svm": svm}
     started = time.process_time()
     said = probes[args.child](train, labels, test, args)

@@ -88,8 +88,10 @@ def write(folder: str | Path, measures: pd.DataFrame, replicates: Mapping[str, n
         pq.write_table(pa.Table.from_pandas(measures, preserve_index=False), temporary)
     with files.atomic(folder / "measures.csv") as temporary:
         measures.to_csv(temporary, index=False, lineterminator="\n")
+    # Equal bytes of neighbouring numbers side by side: a third less to keep, and bit for bit the same numbers.
+    encoding = {f"{name}.list.element": "BYTE_STREAM_SPLIT" for name in REPLICATED}
     with files.atomic(folder / REPLICATES) as temporary:
-        pq.write_table(pa.table(columns), temporary, use_dictionary=KEYS)
+        pq.write_table(pa.table(columns), temporary, use_dictionary=KEYS, compression="zstd", column_encoding=encoding)
     return [folder / name for name in (MEASURES, "measures.csv", REPLICATES)]
 
 

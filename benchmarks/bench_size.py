@@ -130,7 +130,7 @@ def child(args: argparse.Namespace) -> None:
     from dnn_or_knn.runtime import files
 
     torch.set_num_threads(args.threads)
-    train, test = (files.read_npy(args.folder / f"{split}.npy", mmap=True) for split in ("train", "test"))
+    train, test = (files.read_npy(args.folder / f"{split}.npy", mmap=True, private=True) for split in ("train", "test"))
     labels = np.load(args.folder / "labels.npy", allow_pickle=False)
     probes: dict[str, Callable[..., dict[str, float]]] = {"knn": knn, "lr": lr, "svm": svm}
     started = time.process_time()

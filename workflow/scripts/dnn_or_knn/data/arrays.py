@@ -146,7 +146,8 @@ def classes(path: Path) -> int:
 
 def has(path: Path, wanted: list[str]) -> bool:
     """Return whether a pair of arrays is there; one of the two alone raises `UserError`."""
-    there = [name for name in wanted if name in names(path)]
+    known = names(path)
+    there = [name for name in wanted if name in known]
     if len(there) == 1:
         raise UserError(f"{path} has {there[0]} alone; give {wanted[0]} and {wanted[1]}, or neither")
     return bool(there)

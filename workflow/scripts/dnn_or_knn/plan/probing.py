@@ -2,11 +2,11 @@
 
 from __future__ import annotations
 
-import json
 import os
 from collections.abc import Callable, Mapping, Set
 from typing import TYPE_CHECKING, Any
 
+from ..runtime.files import read_json
 from .registry import PROBES, READ_OFF
 from .runs import Experiment
 from .told import MANIFESTS, specification
@@ -102,8 +102,7 @@ def kept(jobs: Jobs, again: Set[str]) -> dict[str, int]:
         behind = [MANIFESTS[rule].format(**task.wildcards) for rule in BEHIND]
         if any(made in again or not os.path.exists(f"{jobs.results}/{made}.json") for made in behind):
             continue
-        with open(f"{jobs.results}/{task.manifest}.provenance.json", encoding="utf-8") as file:
-            pieces = json.load(file).get("pieces", 1)
+        pieces = read_json(f"{jobs.results}/{task.manifest}.provenance.json").get("pieces", 1)
         if pieces != jobs.pieces(task.wildcards["probe"]):
             found[task.manifest] = pieces
     return found

@@ -23,7 +23,7 @@ from .measuring import Measuring
 from .probing import Probing
 from .registry import MEASURES
 from .runs import Experiment, modules
-from .told import MANIFESTS, PIECE, SHARD, named, read_off, specification, votes
+from .told import MANIFESTS, PIECE, SHARD, named, read_off, specification, titles, votes
 
 Wildcards = Mapping[str, Any]
 #: Characters of a specification above which a job is given a file: a command may have 128 KiB, and a probe's has two.
@@ -362,9 +362,8 @@ class Jobs(Measuring, Probing, Importing):
 
     def _titles(self) -> dict[str, Any]:
         """Return what figures call data sets and networks, where the configuration says."""
-        blocks = (self.config["datasets"], self.config["architectures"], self.config.get("subjects", {}))
-        titles = {name: o["title"] for block in blocks for name, o in block.items() if o.get("title")}
-        return {"titles": titles} if titles else {}
+        found = titles(self.config)
+        return {"titles": found} if found else {}
 
     def _runs_of(self, number: int) -> dict[str, Any]:
         """Return the runs that a figure shows, and which of them (without their seeds) are not configured."""

@@ -59,6 +59,12 @@ def read_off(options: Mapping[str, Any]) -> dict[str, Any]:
     return {"predict": "decision"} | known | ({"vote": vote} if vote else {})
 
 
+def titles(config: Mapping[str, Any]) -> dict[str, str]:
+    """Return what figures call data sets and networks, where the configuration says."""
+    blocks = (config["datasets"], config["architectures"], config.get("subjects", {}))
+    return {name: o["title"] for block in blocks for name, o in block.items() if o.get("title")}
+
+
 def votes(probes: Mapping[str, Any]) -> list[str]:
     """Return the module that weighs votes, where a probe's are weighted."""
     return ["measures/weighted_votes"] if any(weighted_vote(options) for options in probes.values()) else []

@@ -106,7 +106,7 @@ def _accuracies(one: Experiment, other: Experiment) -> Table:
     for key, (left, right) in pairs.items():
         cells = []
         for column in columns.values():
-            show = _step if column == "memorization_step" else _percent
+            show = _step if column == "memorization_step" else percent
             cells += [show(left.get(column)), show(right.get(column))]
         rows.append([_run(key), *cells])
     head = [f"{title} {name}" for title in columns for name in (one.name, other.name)]
@@ -120,12 +120,11 @@ def _endings(one: Experiment, other: Experiment) -> Table:
     def last(experiment: Experiment) -> dict[tuple[Any, ...], dict[str, Any]]:
         table = experiment.measures
         table = table[(table.split == "test") & (table.layer == "embedding") & (table.model != "dnn")]
-        newest = table.groupby(keys[:4], observed=True).step.transform("max")
-        return _rows(table[table.step == newest], keys, columns)
+        return _rows(at_the_end(table), keys, columns)
 
     rows = []
     for key, (left, right) in _paired([last(one), last(other)]).items():
-        same = [_percent(side.get("p_same")) for side in (left, right)]
+        same = [percent(side.get("p_same")) for side in (left, right)]
         apart = [_number(side.get("d_kl")) for side in (left, right)]
         rows.append([_run(key[:4]), str(key[4]), *same, *apart])
     head = [f"{title} {name}" for title in ("P_SAME", "D_KL (nats)") for name in (one.name, other.name)]
@@ -149,6 +148,11 @@ def _configurations(one: Experiment, other: Experiment) -> Table:
 
 
 # Rows and cells.
+
+
+def at_the_end(measures: pd.DataFrame) -> pd.DataFrame:
+    """Return the rows of each run's last step."""
+    return measures[measures.step == measures.groupby(RUN_KEYS, observed=True).step.transform("max")]
 
 
 def _rows(table: Any, keys: Sequence[str], columns: Iterable[str]) -> dict[tuple[Any, ...], dict[str, Any]]:
@@ -176,7 +180,8 @@ def _missing(value: Any) -> bool:
     return value is None or bool(pd.isna(value))
 
 
-def _percent(value: Any) -> str:
+def percent(value: Any) -> str:
+    """Return a share in percent, to a hundredth; a dash for what is missing."""
     return MISSING if _missing(value) else f"{100 * value:.2f} %"
 
 

@@ -10,7 +10,7 @@ docs/reproduction.md hold what this prints of results/reference/.
 from __future__ import annotations
 
 import argparse
-from collections.abc import Callable, Iterable
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -20,7 +20,8 @@ import yaml
 from ..figures.words import TITLES, architecture_title, dataset_title, model_title
 from ..measures import tables as tidy
 from ..plan.configuration import PAPER
-from .compare import MISSING, configuration, existing
+from ..plan.told import titles
+from .compare import MISSING, at_the_end, configuration, existing, percent
 
 PUBLISHED = PAPER.parent / "workflow" / "resources" / "published.yaml"
 CELL = ["dataset", "architecture"]
@@ -47,6 +48,11 @@ class Experiment(NamedTuple):
         """Return the name of the label set of a kind of run: true, random, overfit."""
         return str(self.config["figures"][f"{kind}_labels"])
 
+    def theirs(self, block: str, dataset: str, architecture: str) -> dict[str, Any]:
+        """Return what a block of the published numbers says of a cell; empty if it says nothing."""
+        cell = [dataset, _papers(architecture)]
+        return next((entry for entry in self.published[block] if [entry[key] for key in CELL] == cell), {})
+
     def probes(self) -> list[str]:
         """Return the probes that stand for the paper's, in its order."""
         there = set(self.last.model)
@@ -71,17 +77,11 @@ def read(folder: Path) -> Experiment:
     existing(folder, "measures/measures.json")
     measures, runs = tidy.read(folder / "measures"), tidy.read_runs(folder / "measures")
     config = configuration(folder)
-    TITLES.update({name: one["title"] for name, one in _entries(config) if one.get("title")})
-    newest = measures.groupby(tidy.RUN_KEYS, observed=True).step.transform("max")
+    TITLES.update(titles(config))
     steps = runs[[*tidy.RUN_KEYS, "memorization_step"]].rename(columns={"memorization_step": "step"}).dropna()
     memorized = measures.merge(steps.astype({"step": "int64"}))
     published = yaml.safe_load(PUBLISHED.read_text(encoding="utf-8"))
-    return Experiment(measures[measures.step == newest], memorized, runs, config, published)
-
-
-def _entries(config: dict[str, Any]) -> Iterable[tuple[str, dict[str, Any]]]:
-    for block in ("datasets", "architectures"):
-        yield from config[block].items()
+    return Experiment(at_the_end(measures), memorized, runs, config, published)
 
 
 # Figures 1 and 2.
@@ -116,13 +116,8 @@ def agreement(e: Experiment) -> Table:
 
 def _published(e: Experiment, dataset: str, architecture: str) -> tuple[str, str]:
     """Return a cell's published accuracies, of the network by figure 1 and of the authors' k-NN."""
-    place = {"dataset": dataset, "architecture": _papers(architecture)}
-
-    def entry(block: str) -> dict[str, Any]:
-        return next((one for one in e.published[block] if all(one[key] == place[key] for key in CELL)), {})
-
-    span = entry("final_test_accuracy").get("paper")
-    layers = entry("layer_test_accuracy")
+    span = e.theirs("final_test_accuracy", dataset, architecture).get("paper")
+    layers = e.theirs("layer_test_accuracy", dataset, architecture)
     knn = dict(zip(layers.get("layers", []), layers.get("code", []), strict=True)).get("embedding")
     return MISSING if span is None else f"{span[0]:g} to {span[1]:g} %", MISSING if knn is None else f"{knn:.2f} %"
 
@@ -158,14 +153,13 @@ def _by_layer(e: Experiment, of: pd.DataFrame, published: bool) -> tuple[list[st
         [model_title(model), *(_over_seeds(_where(of, model=model, layer=name).accuracy, tenths) for name in names)]
         for model in e.probes()
     ]
-    place = {"dataset": of.dataset.iloc[0], "architecture": _papers(str(of.architecture.iloc[0]))}
-    for entry in e.published["layer_test_accuracy"] if published else ():
-        if all(entry[key] == place[key] for key in CELL):
-            theirs = dict(zip(entry["layers"], entry["code"], strict=True))
-            if e.config["layer_input"] != "mean":  # the authors' input is the mean of each channel
-                del theirs["input"]
-            shown = [f"{theirs[name]:.1f}" if name in theirs else MISSING for name in names]
-            rows.insert(0, ["k-NN, the authors'", *shown])
+    entry = e.theirs("layer_test_accuracy", of.dataset.iloc[0], of.architecture.iloc[0]) if published else {}
+    if entry:
+        theirs = dict(zip(entry["layers"], entry["code"], strict=True))
+        if e.config["layer_input"] != "mean":  # the authors' input is the mean of each channel
+            del theirs["input"]
+        shown = [f"{theirs[name]:.1f}" if name in theirs else MISSING for name in names]
+        rows.insert(0, ["k-NN, the authors'", *shown])
     return ["", *(name.removeprefix("unit_").replace("_", " ") for name in names)], rows
 
 
@@ -199,10 +193,8 @@ def memorization(e: Experiment) -> Table:
 
 
 def _published_memorization(e: Experiment, dataset: str, architecture: str) -> str:
-    for entry in e.published["memorization"]:
-        if entry["dataset"] == dataset and entry["architecture"] == _papers(architecture):
-            return f"{entry['test_accuracy']:g} % at step {entry['step']:,}"
-    return MISSING
+    entry = e.theirs("memorization", dataset, architecture)
+    return f"{entry['test_accuracy']:g} % at step {entry['step']:,}" if entry else MISSING
 
 
 # Rows and cells.
@@ -238,11 +230,6 @@ def _over_seeds(values: pd.Series, show: Callable[[float], str]) -> str:
         return mean
     lost = "" if len(there) == len(values) else f", {len(values) - len(there)} without"
     return f"{mean} ({show(float(there.min()))} to {show(float(there.max()))}{lost})"
-
-
-def percent(value: float) -> str:
-    """Return a share in percent, to a hundredth."""
-    return f"{100 * value:.2f} %"
 
 
 def tenths(value: float) -> str:

@@ -216,14 +216,15 @@ def newton_by_products(
 def _first_weights(problems: Problems, white: Whitened, start: Solution | None) -> torch.Tensor:
     """Return weights (B, D) to begin with: those of `start`, or the minimum with every point of all active.
 
-    The points that are active in `start` and take part here should be more than dimensions: over fewer, the first step would
-    satisfy them all and put others on the wrong side, so that it is farther from there than from the beginning.
+    Where the points that are active in `start` and take part here are about as many as dimensions, the first step would satisfy
+    them all and put others on the wrong side, so that it is farther from there than from the beginning.
     """
     anew = pull(problems.points, 2 * problems.C * problems.signs) @ white.basis @ white.basis.T
     if start is None:
         return anew
     active = ((start.alpha > 0) & (problems.signs != 0)).sum(1)
-    return torch.where((active > 2 * anew.shape[1])[:, None], start.weights, anew)
+    near = (active > 0.5 * anew.shape[1]) & (active < 2 * anew.shape[1])
+    return torch.where(near[:, None], anew, start.weights)
 
 
 def _products_direction(

@@ -61,7 +61,7 @@ SAME: dict[str, str] = {
     # probes/solvers/svm_problem.py: the same
     "5afe7defcf49e2535d51d7cd06b38f4c32c2bfa8e170646b1b0d28394a72f29b": "1214cabab93fe895448642534b68cad4e1bc8bc7034a5040e479cedb49a64a8c",
     # probes/solvers/svm_newton.py: the same
-    "655bcba0d5606e1917bfc54ef528ae0416071b79af35839624b3cff507fc0530": "b3f23fea3dd13d835a2b1ddef1b40e7610d6c2118a8817a278c8b3f4b65e0fa5",
+    "1e549aa5fd3b65c256e8bc78595f491f4a1b1819bfe3b844bc52843794b6f0e7": "b3f23fea3dd13d835a2b1ddef1b40e7610d6c2118a8817a278c8b3f4b65e0fa5",
     # probes/logistic.py: less memory
     "ee6301467013d029bba6a48aab2838b195b2e0d6ee8756aa3b6ad1e2f2f90c79": "8e9ec2db759840bf4da833c5ff50628d72194d1c76315d4ec5463807e0437953",
     # probes/solvers/softmax_problem.py: the same

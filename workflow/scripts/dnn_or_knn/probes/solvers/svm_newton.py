@@ -24,7 +24,7 @@ from .svm_problem import (
 #: Newton steps that a fit may take before it is left to the interior point.
 STEPS = 40
 #: Newton steps by products that a fit may take before it is left to `newton`, and products with a Hessian in each.
-PRODUCT_STEPS, PRODUCTS = 80, 200
+PRODUCT_STEPS, PRODUCTS = 300, 200
 #: A step by products ends where what is left of the gradient is this part of it.
 FORCING = 0.1
 #: What a fit is taken to need in `by_products`: steps, points that change their side in one, products in one.

@@ -182,11 +182,23 @@ def freeze(jobs: Jobs, running: Iterable[Any]) -> None:
     outputs = {str(path) for job in running for path in job.output}
     again = {f"{results}/{task.manifest}.json" for task, _ in found_stale(jobs)}
     if jobs.config["keep"]["features"] == "until-probed":
-        for folder in dumps.release(results, _readers(jobs, outputs | again)):
+        for folder in _awaited(results, _readers(jobs, outputs | again)):
             print(f"{folder} is released: no probe of the configuration will read it", file=sys.stderr)
     for folder in probing.measured(jobs, outputs | again):
         remove(folder)
         print(f"{folder} is released: every measure of the configuration has read it", file=sys.stderr)
+
+
+def _awaited(results: Path, readers: Set[tuple[Path, str]]) -> list[Path]:
+    """Release the features that nobody will read, and mark those that lie there for whoever will; return the released folders.
+
+    A result that is made anew has no mark left from its extraction. Without one its features could go before its job begins, and
+    it, or each piece of its search, would extract them again.
+    """
+    for manifest, reader in readers:
+        if dumps.marks_of(manifest).is_dir() and dumps.folder_of(manifest).is_dir():
+            (dumps.marks_of(manifest) / reader).touch()
+    return dumps.release(results, readers)
 
 
 def _write_specifications(jobs: Jobs) -> None:

@@ -90,7 +90,9 @@ def test_features_that_lie_there_wait_for_a_probe_that_is_to_run_again(tmp_path:
     dumps.done_reading(waiting, "knn")
     assert not dumps.folder_of(waiting).exists()
     assert dumps.folder_of(free).is_dir() and not dumps.marks_of(free).exists(), "features that nobody marked are kept"
-    assert startup._awaited(tmp_path, readers) == [] and not dumps.marked(tmp_path), "nothing waits for what is not there"
+    assert startup._awaited(tmp_path, readers) == [] and not dumps.marked(tmp_path), (
+        "nothing waits for what is not there"
+    )
 
 
 def test_make_clean_keeps_the_records_of_what_it_keeps(tmp_path: Path) -> None:

@@ -52,7 +52,7 @@ SAME: dict[str, str] = {
     # probe.py: a k-NN search in pieces
     "17bb7d62e1b075437c08e6e51ee8663ff135b88b9dd232a8556809ffeb51f283": "6de7c7ba127bc5b1bc594ce325ec5a18a2cd962ac75647198ad61c5b4976efa8",
     # probes/job.py: the same; features mapped into memory
-    "46fa70596094ff4fff2d305d6a9bc848e024f0f561f6d7bdad6083f674d19fdf": "0294f8750273a1506207ec7282e8a618091ce14e4149808c3ea301ddd047a1e9",
+    "a69b5ffb45aac4ec3cc41ef987b8d78b129b9c575372fcb4d2f96a056fdeef6e": "0294f8750273a1506207ec7282e8a618091ce14e4149808c3ea301ddd047a1e9",
     # probes/knn.py: the same
     "800e121cf855c3c5f76cb0e304d68994047252442dc0b5e262418099596635de": "c9ef426334946dd5e2577919b37fc241388ef804189a31f27e8056563d9e0172",
     # probes/svm.py: less memory; a Gram matrix once

@@ -337,6 +337,13 @@ def test_features_that_were_released_are_made_again_or_the_job_stops(
 def test_features_released_and_weights_gone_is_one_sentence(run: Path, script: ModuleType) -> None:
     shutil.rmtree(run / "features/shard")
     with pytest.raises(UserError, match=r"is gone too; delete .*training\.json and run again to train anew"):
+        script.main(parsed(script, [*command(run), "--extraction", '{"run": "toy"}']))
+
+
+def test_given_features_that_are_gone_are_one_sentence(run: Path, script: ModuleType) -> None:
+    """There is no extraction of them, and no weights: what takes them over has to run again."""
+    shutil.rmtree(run / "features/shard")
+    with pytest.raises(UserError, match=r"features/shard is gone; delete \S+features/shard\.json and run again"):
         script.main(parsed(script, [*command(run), "--extraction", "{}"]))
 
 

@@ -29,6 +29,8 @@ SAME: dict[str, str] = {
     "d5e77872586f72c433d3cb432bda8e6d68c9f128e53ce83e2d61d01da5269103": "1cd24561c33a8749149b9fe5819fe68cef339be165c2b72dd48b6b420bb5dcd3",
     # features/extraction.py: both
     "c3e94f99237983f3d5359877bd82733aee7bc6e9d4300dd89e1b79e508fd69cf": "11258f422784985cd852165b82ac896b2017639822665877d21940c3a624a1ee",
+    # features/dumps.py: a sentence about given features, runs whose features stay
+    "384b6c4d7bb7dd2e1f242150e68a98e99f770639d2e37cc4ed6ce703d9b4b3e9": "6f43a09c9d03e7b67f1559cda2d006d15d024329d478dd833f9b634064ced6df",
     # data/downloads.py: unpacked files without a checksum
     "9f44b420a3819ae0ef3953003923cfe64e21a64f1330b3bca2d48393245fccdb": "3d76c44a84d73aac5ff302ccd87924d751d38d040a498eb78b1d1de911869cc6",
     # data/loaders/common.py: pictures decoded while they are written

@@ -127,12 +127,7 @@ def release(made: runs.Experiment) -> None:
     Features that were given stay: there are no weights to extract them from.
     """
     results = Path(made.results)
-    stay = {results / path for path, run in made.runs.items() if run.given is not None}
-    if not stay:
-        return dumps.release_all(results)
-    for folder in [*map(dumps.marks_of, dumps.marked(results)), *dumps.there(results)]:
-        if folder.parents[1] not in stay:
-            remove(folder)
+    dumps.release_all(results, {results / path for path, run in made.runs.items() if run.given is not None})
 
 
 def main(command: str, words: list[str]) -> int:

@@ -703,6 +703,13 @@ def test_probabilities_go_with_the_last_measure_and_are_made_again_for_the_next(
     tool = "workflow/scripts/results.py"
     verify = (tool, "verify", "results/tiny", "--configfile", *overlays)
     assert copy.planned(overlays=overlays) == set(), "what keeps them is no part of any result"
+    of_shards = {job for job in copy.planned("--forceall", overlays=overlays) if "probe" in job[0]}
+    assert {(job[0], job[5]) for job in of_shards} == {
+        ("probe", "knn"),
+        ("passing_probe", "svm"),
+        ("passing_probe", "lr"),
+    }
+    assert {job[1:] for job in of_shards} == {job[1:] for job in all_jobs(copy) if job[0] == "probe"}
 
     # What is measured already goes at the start of a run that has something to do, or when a person says so.
     words = (tool, "disk", "--configfile", *overlays)
@@ -727,6 +734,10 @@ def test_probabilities_go_with_the_last_measure_and_are_made_again_for_the_next(
     assert done.returncode == 1 and done.stdout.startswith(f"{neighbours.relative_to(copy.folder)} is missing, and")
     aside.rename(neighbours)
     assert copy.python(tool, "pack", "results/tiny", "packed.tar.gz").returncode == 0
+
+    # What reads neighbours alone finds them.
+    more = copy.planned("--config", "measures={geometry: true, replicates: 20}", overlays=overlays)
+    assert {job[0] for job in more} == {"measure_features", "measure_table", "beside_figure", "report"}, more
 
     # A stale measure has them made again, from features that are extracted again, bit for bit, and nothing else.
     target, overlays = (

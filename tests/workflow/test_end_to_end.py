@@ -169,6 +169,24 @@ def test_an_archive_is_drawn_again_by_one_command_whatever_the_code_became(finis
         assert (results(project) / name).read_bytes() == (results(finished) / name).read_bytes(), name
 
 
+def test_archives_of_some_runs_each_are_drawn_together(finished: Project, project: Project) -> None:
+    parts = {"one.tar.gz": ["digits/mlp8"], "two.tar.gz": ["digits/wrn-10-1", "digits/store", "digits/labels"]}
+    for name, only in parts.items():
+        done = finished.python("workflow/scripts/results.py", "pack", "results/tiny", name, "--only", *only)
+        assert done.returncode == 0, done.stderr
+    one, two = (str(finished.folder / name) for name in parts)
+    done = project.python("workflow/scripts/results.py", "redraw", two)
+    assert (
+        done.returncode == 1
+        and "holds no measures of digits/mlp8/true-labels/seed0 (and of 1 more runs)" in done.stderr
+    )
+    done = project.python("workflow/scripts/results.py", "redraw", one, two, "--cores", "1")
+    assert done.returncode == 0, done.stdout + done.stderr
+    for name in ("figures/figure1.png", "figures/figure6.csv", "claims/claims.csv", "measures/replicates.parquet"):
+        assert (results(project) / name).read_bytes() == (results(finished) / name).read_bytes(), name
+    assert project.python("workflow/scripts/results.py", "verify", "results/tiny").returncode == 0
+
+
 @pytest.mark.parametrize("name", ["../outside.txt", "/tmp/outside.txt", "workflow/scripts/train.py", "results/../x"])
 def test_an_archive_that_reaches_outside_is_refused(project: Project, tmp_path: Path, name: str) -> None:
     import tarfile

@@ -5,7 +5,7 @@
     python workflow/scripts/results.py verify results/demo [--configfile config/demo.yaml]
     python workflow/scripts/results.py pack results/paper paper.tar.gz
     python workflow/scripts/results.py unpack paper.tar.gz
-    python workflow/scripts/results.py redraw paper.tar.gz
+    python workflow/scripts/results.py redraw paper.tar.gz [another.tar.gz ...]
     python workflow/scripts/results.py disk [--configfile config/demo.yaml] [--release]
     python workflow/scripts/results.py compare results/a results/b
     python workflow/scripts/results.py tables results/demo

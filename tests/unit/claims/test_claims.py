@@ -579,7 +579,8 @@ def test_command_writes_verdicts_table_and_figure(tmp_path):
     files.check(tmp_path / "a", manifest["files"])
     assert set(manifest["files"]) == {f"claims.{kind}" for kind in ("csv", "md", "pdf", "png")}
     judged = manifest["claims"]
-    assert judged == json.loads(json.dumps(paper_claims.judge(study([made]))))
+    of = replace(study([made]), data=effects.read(tmp_path / "measures"))
+    assert judged == json.loads(json.dumps(paper_claims.judge(of)))
     words = [claim["verdict"] for claim in judged]
     assert words == ["supported"] * 4 + ["not supported", "supported"] + ["inconclusive"] * 2 + ["not supported"]
     assert "claim 1: supported (one run)" in done.stderr

@@ -333,6 +333,22 @@ def test_an_early_point_that_dwarfs_the_rest_is_cut_off_and_said() -> None:
     assert {ax_letter(text.axes)[0] for text in by_gid(figure, "off scale")} >= {"g", "h", "i"}
 
 
+def test_figure_3_compares_networks_of_very_different_schedules_by_the_share_of_their_steps() -> None:
+    """Else the curve of 2,000 steps beside one of 50,000 is a vertical line."""
+    measures, runs = tables()
+    measures = measures.assign(step=measures["step"] * np.where(measures["architecture"] == "mlp640", 25, 1))
+    made, table = draw(3, (measures, runs), specification(3))
+    assert {ax.get_xlabel() for ax in axes_of(made)} == {"Share of the training steps (%)"}
+    assert table["x"].max() == measures["step"].max(), "the CSV holds the steps"
+    for panel in "abc":
+        for series in ("WRN-28-10", "LeNet", "MLP-640"):
+            steps = table[(table["panel"] == panel) & (table["series"] == series)]["x"]
+            (line,) = by_gid(made, f"{panel}/{series}")
+            assert np.allclose(line.get_xdata(), 100 * steps / steps.max()) and steps.max() > 0
+    assert {ax.get_xlabel() for ax in axes_of(drawn(3)[0])} == {"Training step"}
+    assert {ax.get_xlabel() for ax in axes_of(draw(1, (measures, runs), specification(1))[0])} <= {"Training step", ""}
+
+
 @pytest.mark.parametrize("number", NUMBERS)
 def test_words_say_what_is_shown(number: int) -> None:
     spec = specification(number)

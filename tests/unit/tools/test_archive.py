@@ -13,7 +13,9 @@ from collections.abc import Callable
 from pathlib import Path
 
 import pytest
-from conftest import SCRIPTS
+from conftest import ROOT, SCRIPTS
+from dnn_or_knn.plan.configuration import load_overlays
+from dnn_or_knn.plan.runs import create
 from dnn_or_knn.runtime import code_digest, files, results
 from dnn_or_knn.runtime.errors import UserError
 from dnn_or_knn.tools import archive, verify
@@ -125,12 +127,96 @@ def test_results_travel_without_what_is_large(here: Path, tmp_path: Path, monkey
     assert archive.pack(RESULTS, tmp_path / "toy.tar.gz") == 11
     before = {path: path.read_bytes() for path in archive.packed(RESULTS)}
     monkeypatch.chdir(tmp_path)
-    assert archive.unpack(tmp_path / "toy.tar.gz") == 11
+    assert archive.unpacked([tmp_path / "toy.tar.gz"])[1] == 11
     assert {path: path.read_bytes() for path in archive.packed(RESULTS)} == before
     assert found() == [] and not (RUN / "checkpoints").exists()
     assert sorted(path.name for path in Path("results").iterdir()) == ["toy"]
     with pytest.raises(UserError, match="results/toy exists already"):
-        archive.unpack(tmp_path / "toy.tar.gz")
+        archive.unpacked([tmp_path / "toy.tar.gz"])[1]
+
+
+OTHER = RESULTS / "digits/mlp8/true-labels/seed1"
+
+
+@pytest.fixture
+def apart(here: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Callable[..., list[Path]]:
+    """Pack the runs of two seeds apart, as from two machines, and go elsewhere; `changes`: of the second one's configuration."""
+
+    def pack(**changes: object) -> list[Path]:
+        make(OTHER / "training.json", [OTHER / "checkpoints" / "step000000.pt"], [])
+        archives = [tmp_path / f"seed{seed}.tar.gz" for seed in (0, 1)]
+        for seed, path in enumerate(archives):
+            config = load_overlays(ROOT / "config" / "demo.yaml") | {"seeds": [seed]} | (changes if seed else {})
+            files.write_json(RESULTS / ".frozen.json", {"config": create(config).config, "code": "", "pieces": {}})
+            archive.pack(RESULTS, path, [f"*/*/*/seed{seed}"])
+        (tmp_path / "another").mkdir()
+        monkeypatch.chdir(tmp_path / "another")
+        return archives
+
+    return pack
+
+
+def test_runs_that_were_made_apart_are_unpacked_together(apart: Callable[..., list[Path]]) -> None:
+    archives = apart()
+    assert archive.unpacked(archives)[0] == RESULTS
+    assert (RUN / "training.json").is_file() and (OTHER / "training.json").is_file()
+    assert not (RESULTS / "figures").exists() and found() == []
+    config = files.read_json(RESULTS / ".frozen.json")["config"]
+    assert config["seeds"] == [0, 1] and {run["seeds"] == [0, 1] for run in config["runs"]} == {True}
+    shutil.rmtree(RESULTS)
+    assert archive.unpacked(archives[1:])[0] == RESULTS and not RUN.exists()
+
+
+def test_of_one_result_made_twice_how_it_was_made_may_differ_but_not_what_it_is(
+    apart: Callable[..., list[Path]], tmp_path: Path
+) -> None:
+    archives = apart()
+    again = tmp_path / "again.tar.gz"
+    archive.unpacked(archives[:1])
+    record(RUN / "training.provenance.json", wall_seconds=1e6)
+    archive_all(again)
+    shutil.rmtree("results")
+    archive.unpacked([archives[0], again])
+    shutil.rmtree("results")
+    archive.unpacked(archives[:1])
+    (RUN / "training.json").write_text("{}")
+    archive_all(again)
+    shutil.rmtree("results")
+    with pytest.raises(
+        UserError, match=r"again\.tar\.gz holds .*training\.json, as another archive does, and they differ"
+    ):
+        archive.unpacked([archives[0], again])
+    assert not Path("results").exists()
+
+
+def archive_all(path: Path) -> None:
+    """Write an archive of whatever lies there, checked by nobody."""
+    with tarfile.open(path, "w:gz") as tar:
+        for file in archive.packed(RESULTS):
+            tar.add(file)
+
+
+def test_archives_that_do_not_belong_together_are_refused(apart: Callable[..., list[Path]], tmp_path: Path) -> None:
+    archives = apart(layer_input="mean")
+    with pytest.raises(UserError, match=r"seed1\.tar\.gz has layer_input: 'mean', but .*seed0\.tar\.gz has 'pixels'"):
+        archive.unpacked(archives)
+    with pytest.raises(UserError, match=r"seed0\.tar\.gz holds no measures of fashion14/.*\(and of \d+ more runs\)"):
+        archive.unpacked(archives[:1], whole=True)
+    archive.unpacked(archives[:1])
+    Path("results/toy").rename("results/other")
+    with tarfile.open(tmp_path / "other.tar.gz", "w:gz") as tar:
+        tar.add("results/other/digits/mlp8/true-labels/seed0/training.provenance.json")
+    shutil.rmtree("results")
+    with pytest.raises(UserError, match=r"other\.tar\.gz holds results/other, and .*seed0\.tar\.gz results/toy"):
+        archive.unpacked([archives[0], tmp_path / "other.tar.gz"])
+    assert not Path("results").exists()
+
+
+@pytest.mark.parametrize("pattern", ["mnist", "figures", "measures/measures.csv", "../toy", "*/*/*/seed7"])
+def test_a_pattern_that_names_no_runs_is_refused(here: Path, tmp_path: Path, pattern: str) -> None:
+    with pytest.raises(UserError, match="is no folder with results"):
+        archive.pack(RESULTS, tmp_path / "toy.tar.gz", ["digits", pattern])
+    assert not (tmp_path / "toy.tar.gz").exists()
 
 
 def test_damaged_results_are_not_packed(here: Path, tmp_path: Path) -> None:
@@ -188,9 +274,9 @@ def test_what_pack_did_not_make_is_refused(tmp_path: Path, monkeypatch: pytest.M
     (tmp_path / "checkout").mkdir()
     monkeypatch.chdir(tmp_path / "checkout")
     with pytest.raises(UserError, match=words) as caught:
-        archive.unpack(tmp_path / "evil.tar.gz")
+        archive.unpacked([tmp_path / "evil.tar.gz"])
     assert "\n" not in str(caught.value)
-    assert [path for path in (tmp_path / "checkout").rglob("*") if path.name != "results"] == []
+    assert list((tmp_path / "checkout").iterdir()) == []
 
 
 @pytest.mark.parametrize("how", ["cut", "altered", "empty", "no archive", "missing"])
@@ -209,8 +295,8 @@ def test_a_damaged_archive_leaves_nothing(
     (tmp_path / "checkout").mkdir()
     monkeypatch.chdir(tmp_path / "checkout")
     with pytest.raises(UserError, match=r"could not be unpacked|does not exist|is damaged"):
-        archive.unpack(path)
-    assert [path for path in (tmp_path / "checkout").rglob("*") if path.name != "results"] == []
+        archive.unpacked([path])
+    assert list((tmp_path / "checkout").iterdir()) == []
 
 
 @pytest.mark.parametrize(

@@ -16,7 +16,7 @@ from . import diagram, insets, style
 from .table import PUBLISHED, SCALES, Curve, Layout, Panel, is_drawn, letter, lettered, seeds
 from .words import architecture_title, dataset_title, model_title
 
-ACCURACY, STEP = "Accuracy (%)", "Training step"
+ACCURACY, STEP, SHARE = "Accuracy (%)", "Training step", "Share of the training steps (%)"
 #: The lines and band edges of a panel, as (x, y).
 Edges = list[tuple[np.ndarray, np.ndarray]]
 
@@ -99,6 +99,8 @@ def draw(layout: Layout, table: pd.DataFrame, spec: Mapping[str, Any], points: S
     wide = 1.0 if len(heights) > rows else {1: 0.55, 2: 0.78}.get(columns, 1.0)
     made = style.new_figure(look["width"] * wide, sum(heights) + 0.75)
     grid = made.add_gridspec(len(heights), columns, height_ratios=heights)
+    shares = layout.together and _differ_much(table)
+    table = _in_shares(table) if shares else table
     shared = _shared_steps(table, panels)
     axes: dict[str, Axes] = {}
     for panel in panels:
@@ -112,7 +114,8 @@ def draw(layout: Layout, table: pd.DataFrame, spec: Mapping[str, Any], points: S
         style.panel_letter(ax, panel.letter)
         if edges[panel.letter]:
             _layer_axis(ax, table) if layout.layers else style.step_axis(ax)
-            _label(ax, panel, [p for p in panels if edges[p.letter]], layout, shared[panel.column])
+            steps = "" if layout.layers else SHARE if shares else STEP
+            _label(ax, panel, [p for p in panels if edges[p.letter]], steps, shared[panel.column])
             _limit(ax, panel, edges[panel.letter], [e for p in panels if p.axis == panel.axis for e in edges[p.letter]])
         if panel.row == 0 and panel.above:
             ax.set_title(panel.above, pad=12 if (table["series"] == "memorization").any() else 4)
@@ -148,6 +151,23 @@ def _shared_steps(table: pd.DataFrame, panels: Sequence[Panel]) -> dict[int, boo
         ends = [last[p.letter] for p in panels if p.column == column and p.letter in last.index]
         found[column] = not ends or max(ends) <= 2 * min(ends)
     return found
+
+
+def _lasts(table: pd.DataFrame) -> pd.DataFrame:
+    """Return each curve's last step, by panel and series."""
+    return table[is_drawn(table)].groupby(["panel", "series"])["x"].max().reset_index()
+
+
+def _differ_much(table: pd.DataFrame) -> bool:
+    """Return whether in some panel one curve has more than twice the steps of another, which would leave it no room."""
+    by = _lasts(table).groupby("panel")["x"]
+    return bool((by.max() > 2 * by.min()).any())
+
+
+def _in_shares(table: pd.DataFrame) -> pd.DataFrame:
+    """Return a figure's table with the steps of its curves in percent of each curve's last one."""
+    last = table.merge(_lasts(table), how="left", on=["panel", "series"], suffixes=("", "_last"))["x_last"].to_numpy()
+    return table.assign(x=np.where(last > 0, 100 * table["x"].to_numpy() / last, table["x"].to_numpy()))
 
 
 def _panel(ax: Axes, panel: Panel, table: pd.DataFrame, apart: bool) -> Edges:
@@ -188,7 +208,7 @@ def _layer_axis(ax: Axes, table: pd.DataFrame) -> None:
     ax.set_xlim(names.index.min() - 0.5, names.index.max() + 0.5)
 
 
-def _label(ax: Axes, panel: Panel, drawn: Sequence[Panel], layout: Layout, shared: bool) -> None:
+def _label(ax: Axes, panel: Panel, drawn: Sequence[Panel], below_it: str, shared: bool) -> None:
     """Label one panel's axes; where a neighbour that is drawn has the same axis, its numbers are not repeated."""
     left = next((p for p in drawn if p.row == panel.row and p.column == panel.column - 1), None)
     below = any(p.row > panel.row and p.column == panel.column for p in drawn)
@@ -197,7 +217,7 @@ def _label(ax: Axes, panel: Panel, drawn: Sequence[Panel], layout: Layout, share
     if left is not None and left.axis == panel.axis:
         ax.tick_params(labelleft=False)
     if not below:
-        ax.set_xlabel("" if layout.layers else STEP)
+        ax.set_xlabel(below_it)
     elif shared:
         ax.tick_params(labelbottom=False)
 

@@ -67,6 +67,7 @@ class Layout(NamedTuple):
     apart: bool = False  # the input is not joined to the layers
     memorization: bool = False  # the memorization step is drawn
     begins: bool = False  # the alternative text says where curves begin, too
+    together: bool = False  # a panel compares networks: the x-axis is the share of their steps where these differ much
 
 
 def letter(number: int) -> str:

@@ -3,6 +3,11 @@
 Measures: one row per run, step, layer, split and model. Replicates: the same rows with a list of bootstrap replicates
 in place of each number. Fractions lie in [0, 1], divergences are in nats. Parquet is what programs read; the CSV holds
 the same numbers for everyone else.
+
+Replicates lie on a grid of their row's own, `LEVELS` + 1 points from the least to the greatest: a list of integers, and for
+the row the value of 0 (`<measure>_low`) and of 1 more (`<measure>_unit`). That takes a third of what float64 does, and moves
+no replicate by more than 1/131,070 of the row's range, a thousandth of the noise that a few hundred draws leave in an
+interval's ends. Rows with the same replicates keep them the same, and a row without width keeps its number.
 """
 
 from __future__ import annotations
@@ -56,6 +61,8 @@ RUN_KEYS = RUN_COLUMNS[:4]
 MEASURES = "measures.parquet"
 REPLICATES = "replicates.parquet"
 RUNS = "runs.csv"
+#: Steps of the grid on which a row's replicates lie.
+LEVELS = 2**16 - 1
 
 
 def frame(rows: list[dict[str, Any]]) -> pd.DataFrame:
@@ -71,7 +78,7 @@ def write(folder: str | Path, measures: pd.DataFrame, replicates: Mapping[str, n
     Parameters
     ----------
     measures: from `frame`.
-    replicates: for each of `REPLICATED` the replicates of each row, float64 (rows, replicates).
+    replicates: for each of `REPLICATED` the replicates of each row, float64 (rows, replicates), all finite or all NaN.
     """
     import pyarrow as pa
     import pyarrow.parquet as pq
@@ -79,16 +86,18 @@ def write(folder: str | Path, measures: pd.DataFrame, replicates: Mapping[str, n
     folder = Path(folder)
     columns = {name: pa.array(measures[name].to_numpy()) for name in KEYS}
     for name in REPLICATED:
-        values = np.ascontiguousarray(replicates[name], dtype=np.float64)
+        values = np.asarray(replicates[name], dtype=np.float64)
         if values.shape[0] != len(measures):
             raise ValueError(f"{len(measures)} rows, but {values.shape[0]} rows of replicates of {name}")
+        places, low, unit = _on_grid(values)
         offsets = np.arange(len(values) + 1, dtype=np.int32) * values.shape[1]
-        columns[name] = pa.ListArray.from_arrays(pa.array(offsets), pa.array(values.ravel()))
+        columns[name] = pa.ListArray.from_arrays(pa.array(offsets), pa.array(places.ravel()))
+        columns |= {f"{name}_low": pa.array(low), f"{name}_unit": pa.array(unit)}
     with files.atomic(folder / MEASURES) as temporary:
         pq.write_table(pa.Table.from_pandas(measures, preserve_index=False), temporary)
     with files.atomic(folder / "measures.csv") as temporary:
         measures.to_csv(temporary, index=False, lineterminator="\n")
-    # Equal bytes of neighbouring numbers side by side: a third less to keep, and bit for bit the same numbers.
+    # Equal bytes of neighbouring numbers side by side.
     encoding = {f"{name}.list.element": "BYTE_STREAM_SPLIT" for name in REPLICATED}
     with files.atomic(folder / REPLICATES) as temporary:
         pq.write_table(pa.table(columns), temporary, use_dictionary=KEYS, compression="zstd", column_encoding=encoding)
@@ -113,9 +122,31 @@ def read_replicates(folder: str | Path) -> dict[str, np.ndarray]:
 
     path = Path(folder) / REPLICATES
     with _readable(path):
-        table = pq.read_table(path, columns=REPLICATED)
-        rows = table.num_rows
-        return {name: table[name].combine_chunks().flatten().to_numpy().reshape(rows, -1) for name in REPLICATED}
+        table = pq.read_table(path)
+        return {name: _replicates(table, name) for name in REPLICATED}
+
+
+def _on_grid(values: np.ndarray) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+    """Return values (rows, replicates) as places on their row's grid, uint16, its first point (rows,) and its unit (rows,)."""
+    blank = np.isnan(values).all(axis=1)
+    if not np.isfinite(values[~blank]).all():
+        raise ValueError("the replicates of a row must be all finite or all NaN")
+    low, high = (values.min(axis=1), values.max(axis=1)) if values.size else (np.full(len(values), np.nan),) * 2
+    unit = (high - low) / LEVELS
+    wide = unit > 0
+    places = np.zeros(values.shape, np.uint16)
+    # No further than the last one, where the unit itself is rounded.
+    places[wide] = np.rint((values[wide] - low[wide, None]) / unit[wide, None]).clip(max=LEVELS)
+    return places, low, unit
+
+
+def _replicates(table: Any, name: str) -> np.ndarray:
+    """Return a measure's replicates, float64 (rows, replicates), from the table that `write` wrote."""
+    values = table[name].combine_chunks().flatten().to_numpy().reshape(table.num_rows, -1)
+    if values.dtype == np.float64:  # as they were written before they lay on a grid
+        return values
+    low, unit = (table[f"{name}_{part}"].to_numpy()[:, None] for part in ("low", "unit"))
+    return low + unit * values
 
 
 def read_runs(folder: str | Path) -> pd.DataFrame:

@@ -1,29 +1,39 @@
 """Carry results from one machine to another without weights, features and probe outputs.
 
     python workflow/scripts/results.py pack results/paper paper.tar.gz
+    python workflow/scripts/results.py pack results/paper mnist.tar.gz --only mnist
     python workflow/scripts/results.py unpack paper.tar.gz
 
 The archive holds tables, figures, claims, the report, all manifests and provenance, which say there what is stale.
 Unpacked into another checkout of the same code, figures, claims and report are drawn from the tables there, and
 nothing else runs. Unpacking never executes anything and refuses paths outside `results/`.
+
+With --only it holds the runs of some data sets (`mnist`), networks or seeds (`'*/*/*/seed1'`), and nothing that is drawn
+of all. Several archives of one experiment, made on several machines or packed in parts, are unpacked and redrawn together.
 """
 
 from __future__ import annotations
 
 import argparse
+import contextlib
 import shutil
 import tarfile
 import tempfile
 import zlib
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from pathlib import Path, PurePosixPath
 
+from ..plan.runs import create
 from ..plan.startup import FROZEN
 from ..runtime.errors import UserError
-from ..runtime.files import atomic
+from ..runtime.files import atomic, read_json, sha256, write_json
+from .joined import joined
 from .verify import problems, provenance_files
 
 LEFT_OUT = (".npy", ".npz", ".pt")
+MEASURED = "measures/measures.json"
+#: What is made of all runs of an experiment, in its folder; whatever else lies there is a data set's.
+OF_ALL = ("measures", "figures", "claims", "report.html", "report.json", "report.provenance.json")
 
 
 def packed(results: Path) -> Iterator[Path]:
@@ -39,18 +49,34 @@ def packed(results: Path) -> Iterator[Path]:
             yield path
 
 
-def pack(results: Path, archive: Path) -> int:
+def chosen(results: Path, only: Sequence[str]) -> list[Path]:
+    """Return the files that travel: all, or those of the runs below some patterns; `UserError` where one names none."""
+    files = list(packed(results))
+    if not only:
+        return files
+    files = [path for path in files if path.relative_to(results).parts[0] not in OF_ALL]
+    found = {path for path in files if path == results / FROZEN}
+    for pattern in only:
+        below = [path for path in files if any(parent.match(f"{results}/{pattern}") for parent in path.parents)]
+        if not any(path.name.endswith(".provenance.json") for path in below):
+            raise UserError(
+                f"--only {pattern}: {results}/{pattern} is no folder with results; such as mnist or '*/*/*/seed0'"
+            )
+        found.update(below)
+    return sorted(found)
+
+
+def pack(results: Path, archive: Path, only: Sequence[str] = ()) -> int:
     """Write the archive, atomically, and return its number of files."""
     if results.is_absolute() or len(results.parts) != 2 or results.parts[0] != "results" or not results.is_dir():
         raise UserError(f"{results} is not an experiment's folder below results/; run this from the project's root")
+    files = chosen(results, only)
     if wrong := next(problems(results, without=LEFT_OUT), None):
         raise UserError(f"{results} is not packed, since {wrong}")
-    count = 0
     with atomic(archive) as temporary, tarfile.open(temporary, "w:gz") as tar:
-        for path in packed(results):
+        for path in files:
             tar.add(path, arcname=path.as_posix())
-            count += 1
-    return count
+    return len(files)
 
 
 def members(tar: tarfile.TarFile) -> list[tarfile.TarInfo]:
@@ -73,46 +99,115 @@ def members(tar: tarfile.TarFile) -> list[tarfile.TarInfo]:
     return list(found.values())
 
 
-def unpack(archive: Path) -> int:
-    """Unpack beside the present results, refusing to overwrite, and return the number of files."""
-    return unpacked(archive)[1]
+def unpacked(archives: Sequence[Path], *, whole: bool = False) -> tuple[Path, int]:
+    """Unpack beside the present results, refusing to overwrite; return the experiment's folder and the number of files.
+
+    Of several archives, what is made of all runs (measures, figures, claims, the page) stays packed.
+
+    Parameters
+    ----------
+    whole: refuse archives that lack the measures of a configured run.
+    """
+    with _scratch() as scratch:
+        folders = {path: _extracted(path, Path(scratch, str(number))) for number, path in enumerate(archives)}
+        first, *others = folders.values()
+        for archive, folder in list(folders.items())[1:]:
+            if folder.name != first.name:
+                raise UserError(f"{archive} holds results/{folder.name}, and {archives[0]} results/{first.name}")
+            _join(archive, folder, first)
+        if others:
+            frozen = {path: read_json(folder / FROZEN) for path, folder in folders.items()}
+            config = joined({path: content["config"] for path, content in frozen.items()})
+            pieces = {name: count for content in frozen.values() for name, count in content["pieces"].items()}
+            write_json(first / FROZEN, frozen[archives[0]] | {"config": config, "pieces": pieces}, sort_keys=False)
+            for path in [path for path in packed(first) if path.relative_to(first).parts[0] in OF_ALL]:
+                path.unlink()
+        names = " and ".join(map(str, archives))
+        if wrong := next(problems(first), None):
+            raise UserError(
+                f"{names}: what is unpacked does not fit: {wrong}" if others else f"{names} is damaged: {wrong}"
+            )
+        if whole:
+            _refuse_a_lack(first, names)
+        experiment = Path("results", first.name)
+        count = len(list(packed(first)))
+        # At once: what is there is whole, even if this is killed.
+        first.replace(experiment)
+    return experiment, count
 
 
-def unpacked(archive: Path) -> tuple[Path, int]:
-    """Do as `unpack`, and return the experiment's folder and the number of files."""
+@contextlib.contextmanager
+def _scratch() -> Iterator[str]:
+    """Yield a folder for a while, on the disk of the results; nothing stays of it, nor of `results` where it was not there."""
+    Path("results").mkdir(exist_ok=True)
+    try:
+        with tempfile.TemporaryDirectory(dir="results", prefix=".unpack-") as folder:
+            yield folder
+    except BaseException:
+        with contextlib.suppress(OSError):  # there are other experiments
+            Path("results").rmdir()
+        raise
+
+
+def _extracted(archive: Path, scratch: Path) -> Path:
+    """Unpack an archive into a new folder, and return its experiment's there."""
     try:
         with tarfile.open(archive, "r:gz") as tar:
             found = members(tar)
             experiment = Path(*PurePosixPath(found[0].name).parts[:2])
             if experiment.exists():
                 raise UserError(f"{experiment} exists already; move that experiment's results away before unpacking")
-            experiment.parent.mkdir(exist_ok=True)
-            with tempfile.TemporaryDirectory(dir=experiment.parent, prefix=".unpack-") as scratch:
-                tar.extractall(scratch, members=found, filter="data")
-                if not provenance_files(Path(scratch, experiment)):
-                    raise UserError(f"{archive} is damaged: it holds no provenance")
-                if wrong := next(problems(Path(scratch, experiment)), None):
-                    raise UserError(f"{archive} is damaged: {wrong}")
-                # At once: what is there is whole, even if this is killed.
-                Path(scratch, experiment).replace(experiment)
+            tar.extractall(scratch, members=found, filter="data")
     except FileNotFoundError as error:
         raise UserError(f"{error.filename} does not exist") from error
     except (tarfile.TarError, EOFError, OSError, zlib.error) as error:
         raise UserError(f"{archive} could not be unpacked: {error}") from error
-    return experiment, len(found)
+    if not provenance_files(scratch / experiment):
+        raise UserError(f"{archive} is damaged: it holds no provenance")
+    return scratch / experiment
+
+
+def _join(archive: Path, folder: Path, whole: Path) -> None:
+    """Move the results of another archive beside those of the first; a result that both hold must be one and the same."""
+    for path in packed(folder):
+        name = path.relative_to(folder)
+        if name.parts[0] in (*OF_ALL, FROZEN):
+            continue
+        there = whole / name
+        # Of one result, made twice, how it was made may differ.
+        if not there.exists():
+            there.parent.mkdir(parents=True, exist_ok=True)
+            path.replace(there)
+        elif sha256(path) != sha256(there) and not name.name.endswith(".provenance.json"):
+            raise UserError(f"{archive} holds {name}, as another archive does, and they differ; give one of them")
+
+
+def _refuse_a_lack(results: Path, archives: str) -> None:
+    """Raise `UserError` if a run of the configuration has no measures."""
+    lacking = [
+        name for name in create(read_json(results / FROZEN)["config"]).runs if not (results / name / MEASURED).is_file()
+    ]
+    if lacking:
+        more = f" (and of {len(lacking) - 1} more runs)" if lacking[1:] else ""
+        raise UserError(
+            f"{archives} holds no measures of {lacking[0]}{more}; give the archives that do, in one command"
+        )
 
 
 def main(command: str, words: list[str]) -> int:
-    """Write an archive, or unpack one into the working folder."""
+    """Write an archive, or unpack some into the working folder."""
     parser = argparse.ArgumentParser(
         prog=f"results.py {command}", description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
     )
     if command == "pack":
         parser.add_argument("results", type=Path, help="the folder of an experiment")
-    parser.add_argument("archive", type=Path, help="the archive, .tar.gz")
-    args = parser.parse_args(words)
-    if command == "pack":
-        print(f"{pack(args.results, args.archive)} files packed into {args.archive}")
+        parser.add_argument("archive", type=Path, help="the archive to write, .tar.gz")
+        parser.add_argument(
+            "--only", nargs="+", default=[], metavar="PATTERN", help="folders of runs, below results/<experiment>"
+        )
+        args = parser.parse_args(words)
+        print(f"{pack(args.results, args.archive, args.only)} files packed into {args.archive}")
     else:
-        print(f"{unpack(args.archive)} files unpacked, every digest fits")
+        parser.add_argument("archives", type=Path, nargs="+", help="archives of one experiment, .tar.gz")
+        print(f"{unpacked(parser.parse_args(words).archives)[1]} files unpacked, every digest fits")
     return 0

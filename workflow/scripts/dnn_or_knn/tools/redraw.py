@@ -1,9 +1,10 @@
-"""Draw an archive's figures, claims and page again, with the code of this checkout.
+"""Draw figures, claims and page of archives again, with the code of this checkout.
 
-    python workflow/scripts/results.py redraw results/reference/cpu.tar.gz [snakemake's other options]
+    python workflow/scripts/results.py redraw results/reference/*.tar.gz [snakemake's other options]
 
-Unpacks the archive into results/ and runs the stages after the measures, from the archive's tables and under the archive's
+Unpacks the archives into results/ and runs the stages after the runs' measures, from the archives' tables and under their
 configuration, on a laptop. Nothing is trained, extracted or probed, whatever the code of those stages has become since.
+Several archives must be of one experiment: its data sets, networks or seeds, made apart.
 """
 
 from __future__ import annotations
@@ -20,7 +21,7 @@ import yaml
 from ..plan.configuration import PAPER, load_overlays
 from ..plan.startup import FROZEN
 from ..runtime.files import read_json
-from .archive import unpacked
+from .archive import MEASURED, unpacked
 
 #: The rules that read the experiment's tables alone; figures that show images are not among them, and stay as they are packed.
 DRAWN = ("figure", "training_curves", "claims", "later_claims", "published", "choices", "report")
@@ -36,23 +37,27 @@ def overlay(config: dict[str, Any]) -> dict[str, Any]:
 
 
 def draw(config: dict[str, Any], given: list[str]) -> int:
-    """Run the stages after the measures of an experiment that lies under results/, and return Snakemake's exit status."""
+    """Run the stages after the measures of an experiment that lies under results/, and return Snakemake's exit status.
+
+    The runs' tables are put together first where that was not packed.
+    """
+    rules = DRAWN if Path("results", config["experiment"], MEASURED).is_file() else ("collect", *DRAWN)
     with tempfile.TemporaryDirectory() as folder:
         file = Path(folder, f"{config['experiment']}.yaml")
         file.write_text(yaml.safe_dump(overlay(config), sort_keys=False), encoding="utf-8")
         command = [sys.executable, "-m", "snakemake", "--cores", "all", "--configfile", str(file)]
         command += ["--snakefile", str(PAPER.with_name("Snakefile")), "--rerun-triggers", "mtime"]
-        command += ["--allowed-rules", "all", *DRAWN, "--forcerun", *DRAWN]
+        command += ["--allowed-rules", "all", *rules, "--forcerun", *rules]
         return subprocess.run([*command, *given]).returncode
 
 
 def main(command: str, words: list[str]) -> int:
-    """Unpack an archive and draw what it shows."""
+    """Unpack archives and draw what they show."""
     parser = argparse.ArgumentParser(
         prog=f"results.py {command}", description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
     )
-    parser.add_argument("archive", type=Path, help="the archive, .tar.gz, from pack")
+    parser.add_argument("archives", type=Path, nargs="+", help="the archives, .tar.gz, from pack")
     args, given = parser.parse_known_args(words)
-    experiment, count = unpacked(args.archive)
+    experiment, count = unpacked(args.archives, whole=True)
     print(f"{count} files unpacked, every digest fits")
     return draw(read_json(experiment / FROZEN)["config"], given)

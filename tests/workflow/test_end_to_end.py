@@ -243,6 +243,12 @@ def test_a_search_cut_into_jobs_changes_no_bit(project: Project) -> None:
     assert json.loads((run / "probes/knn/steps000000-000004.provenance.json").read_text())["pieces"] == 3
     # However the search would be cut now, nothing is stale; what is made anew is cut as it is configured.
     assert project.planned(target, overlays=cut) == set() and project.planned(target, overlays=whole) == set()
+    search = project.folder / "workflow/scripts/dnn_or_knn/probes/query_shards.py"
+    code = search.read_text()
+    search.write_text(code + "\nX = 1\n")
+    stale = {job[0] for job in project.planned(target, overlays=cut)}
+    search.write_text(code)
+    assert stale == {"query_shard", "probe", "measures"}, "the code that searched is another"
     for path in results_of(run):
         path.unlink()
     again = project.planned(target, overlays=cut)

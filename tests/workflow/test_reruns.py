@@ -150,6 +150,7 @@ MATRIX: dict[str, tuple[Change, Callable[[Jobs], Jobs]]] = {
     "threads": (key("jobs.train_threads", 2), lambda jobs: set()),
     "the interval of saves": (key("jobs.save_every", 77), lambda jobs: set()),
     "the pieces of a search": (key("shards", {"evaluations": 2, "queries": 3}), lambda jobs: set()),
+    "probabilities that go once measured": (key("keep.probabilities", "until-measured"), lambda jobs: set()),
     "the data folder": (key("data.root", "elsewhere"), lambda jobs: set()),
     "the order of keys": (configure(lambda c: c.update(reordered(c))), lambda jobs: set()),
     # Configuration.
@@ -687,6 +688,75 @@ def test_features_that_nobody_will_read_go_at_the_start(finished: Project, tmp_p
         "keep.features: all"
         in copy.python("workflow/scripts/results.py", "disk", "--configfile", "tiny.yaml", "--release").stderr
     )
+
+
+def test_probabilities_go_with_the_last_measure_and_are_made_again_for_the_next(
+    finished: Project, tmp_path: Path
+) -> None:
+    copy = copied(finished, tmp_path / "copy")
+    (copy.folder / "passing.yaml").write_text("keep: {probabilities: until-measured}\n")
+    (copy.folder / "replicates.yaml").write_text("measures: {replicates: 21}\n")
+    overlays = ("tiny.yaml", "passing.yaml")
+    run = copy.folder / "results/tiny/digits" / MLP / "random-labels/seed0"
+    shards = ("steps000000-000010", "steps000020-000020")
+    passing = [run / "probes" / probe / shard for probe in ("lr", "svm") for shard in shards]
+    tool = "workflow/scripts/results.py"
+    verify = (tool, "verify", "results/tiny", "--configfile", *overlays)
+    assert copy.planned(overlays=overlays) == set(), "what keeps them is no part of any result"
+    of_shards = {job for job in copy.planned("--forceall", overlays=overlays) if "probe" in job[0]}
+    assert {(job[0], job[5]) for job in of_shards} == {
+        ("probe", "knn"),
+        ("passing_probe", "svm"),
+        ("passing_probe", "lr"),
+    }
+    assert {job[1:] for job in of_shards} == {job[1:] for job in all_jobs(copy) if job[0] == "probe"}
+
+    # What is measured already goes at the start of a run that has something to do, or when a person says so.
+    words = (tool, "disk", "--configfile", *overlays)
+    assert "Probabilities of 14 shards lie on disk now and are measured" in copy.python(*words).stdout
+    (copy.folder / "results/tiny/figures/figure5.json").unlink()
+    said = copy.snakemake("--cores", "1", "results/tiny/figures/figure5.json", overlays=overlays)
+    assert f"probes/lr/{shards[0]} is released: every measure" in said
+    assert not any(folder.exists() for folder in passing) and (run / "probes/knn" / shards[0]).is_dir()
+    shutil.copytree(finished.folder / passing[0].relative_to(copy.folder), passing[0])
+    assert "Probabilities of 1 shards lie" in copy.python(*words).stdout
+    assert "are measured" not in copy.python(*words, "--release").stdout and not passing[0].exists()
+    assert (run / "features" / shards[0]).is_dir(), "the configuration keeps features"
+    shutil.rmtree(run / "features" / shards[0])
+    done = copy.python(*verify)
+    assert done.returncode == 0 and re.search(r"released, and so not checked: .*14 folders of probes", done.stdout)
+    assert copy.planned(overlays=overlays) == set()
+
+    # Where they are kept, they are missed.
+    neighbours, aside = run / "probes/knn" / shards[0], copy.folder / "aside"
+    neighbours.rename(aside)
+    done = copy.python(*verify)
+    assert done.returncode == 1 and done.stdout.startswith(f"{neighbours.relative_to(copy.folder)} is missing, and")
+    aside.rename(neighbours)
+    assert copy.python(tool, "pack", "results/tiny", "packed.tar.gz").returncode == 0
+
+    # What reads neighbours alone finds them.
+    more = copy.planned("--config", "measures={geometry: true, replicates: 20}", overlays=overlays)
+    assert {job[0] for job in more} == {"measure_features", "measure_table", "beside_figure", "report"}, more
+
+    # A stale measure has them made again, from features that are extracted again, bit for bit, and nothing else.
+    target, overlays = (
+        f"results/tiny/digits/{MLP}/random-labels/seed0/measures/measures.json",
+        (*overlays, "replicates.yaml"),
+    )
+    again = {("passing_probe", *RANDOM, folder.parent.name, folder.name) for folder in passing}
+    assert copy.planned(target, overlays=overlays) == {*again, ("measures", *RANDOM)}
+    said = copy.python(tool, "why", "--configfile", *overlays, "--", target).stdout
+    assert said.count("its probabilities were released, and are to be read again") == 4, said
+    assert "value bootstrap.replicates: 20 -> 21" in said and "Missing output files" not in said
+    before = manifests(run)
+    copy.snakemake("--cores", "2", target, overlays=overlays)
+    after = manifests(run)
+    assert {name for name in before if before[name] != after[name]} == {"measures/measures.json"}
+    assert not any(folder.exists() for folder in passing) and neighbours.is_dir()
+    records = [json.loads(folder.with_name(f"{folder.name}.provenance.json").read_text()) for folder in passing]
+    assert [record["features_extracted_again"] for record in records] == [True, False] * 2
+    assert copy.planned(target, overlays=overlays) == set()
 
 
 @pytest.mark.slow

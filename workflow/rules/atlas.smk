@@ -22,6 +22,8 @@ rule measure_outputs:
         f"{RESULTS}/logs/measures/{{dataset}}-{{architecture}}-{{labels}}-seed{{seed}}-{{measure}}-{{part}}.log",
     wildcard_constraints:
         measure=measuring.reading("outputs"),
+    # Where probabilities go with their measures: before further probes.
+    priority: MEASURES_FIRST
     conda:
         "../../envs/pipeline.yaml"
     threads: jobs.config["jobs"]["probe_threads"]

@@ -4,6 +4,9 @@
 #        measures/        one per experiment
 
 MEASURES = f"{RESULTS}/measures"
+# Where probabilities wait for their measures (`keep.probabilities`): else measures come after whatever training, extraction and probe
+# is ready, and the probabilities of many runs lie on disk together.
+MEASURES_FIRST = 15 if jobs.passing() else 0
 
 
 rule measures:
@@ -28,6 +31,8 @@ rule measures:
         manifest=f"{RUN}/measures/measures.json",
     log:
         f"{RESULTS}/logs/measures/{{dataset}}-{{architecture}}-{{labels}}-seed{{seed}}.log",
+    # Where probabilities go with their measures: before further probes.
+    priority: MEASURES_FIRST
     conda:
         "../../envs/pipeline.yaml"
     threads: jobs.config["jobs"]["probe_threads"]

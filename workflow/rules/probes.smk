@@ -19,6 +19,8 @@ rule probe:
         provenance=f"{RUN}/probes/{{probe}}/{{shard}}.provenance.json",
     log:
         f"{RESULTS}/logs/probes/{{dataset}}-{{architecture}}-{{labels}}-seed{{seed}}-{{probe}}-{{shard}}.log",
+    wildcard_constraints:
+        probe=jobs.staying(),
     # Before further extractions, so that features wait on disk as briefly as possible.
     priority: 10
     conda:
@@ -39,6 +41,16 @@ rule probe:
         " --store {input.store:q} --labels {input.labels:q} --features {input.features:q} --output {output.manifest:q}"
         " --extraction {params.extraction:q} --reader {wildcards.probe:q}"
         " --share-gpu {resources.share} --device {resources.device} --threads {threads} --log {log:q}"
+
+
+# Where probabilities go once they are measured (`keep.probabilities`): every probe but k-NN. The manifest stays, so nothing becomes stale.
+use rule probe as passing_probe with:
+    output:
+        folder=temp(directory(f"{RUN}/probes/{{probe}}/{{shard}}")),
+        manifest=f"{RUN}/probes/{{probe}}/{{shard}}.json",
+        provenance=f"{RUN}/probes/{{probe}}/{{shard}}.provenance.json",
+    wildcard_constraints:
+        probe=jobs.going(),
 
 
 rule query_shard:

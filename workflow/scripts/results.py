@@ -18,6 +18,8 @@ experiment needs; compare puts two side by side; tables prints the numbers besid
 from __future__ import annotations
 
 import importlib
+import os
+import signal
 import sys
 
 from dnn_or_knn.runtime.errors import UserError, nearest
@@ -30,14 +32,25 @@ TOOLS = {name: name for name in ("verdicts", "why", "verify", "redraw", "disk", 
 
 
 def main() -> int:
-    command, *words = sys.argv[1:] or ["--help"]
+    """Run a subcommand; where whoever reads its output has seen enough, such as `head`, end as if SIGPIPE had."""
+    try:
+        try:
+            return run(*(sys.argv[1:] or ["--help"]))
+        finally:
+            sys.stdout.flush()
+    except BrokenPipeError:
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())  # Python flushes once more
+        return 128 + signal.SIGPIPE
+
+
+def run(command: str, *words: str) -> int:
     if command in ("-h", "--help"):
         print(__doc__)
         return 0
     try:
         if command not in TOOLS:
             raise UserError(f"results.py has no subcommand '{command}'{nearest(command, TOOLS)}")
-        return int(importlib.import_module(f"dnn_or_knn.tools.{TOOLS[command]}").main(command, words))
+        return int(importlib.import_module(f"dnn_or_knn.tools.{TOOLS[command]}").main(command, list(words)))
     except UserError as error:
         sys.exit(f"error: {error}")
 

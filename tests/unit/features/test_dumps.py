@@ -46,5 +46,7 @@ def test_marks_of_probes_that_will_not_run_are_taken_away(tmp_path: Path, shards
     assert dumps.release(tmp_path, {(second, "svm")}) == [dumps.folder_of(first)]
     assert not dumps.folder_of(first).exists()
     assert dumps.folder_of(second).is_dir() and [path.name for path in dumps.marks_of(second).iterdir()] == ["svm"]
+    dumps.release_all(tmp_path, {tmp_path / RUN})
+    assert dumps.folder_of(second).is_dir() and dumps.marked(tmp_path) == [second]
     dumps.release_all(tmp_path)
     assert not dumps.there(tmp_path) and not dumps.marked(tmp_path) and second.is_file()

@@ -234,6 +234,7 @@ def test_a_changed_array_makes_what_reads_it_stale_and_nothing_else(tmp_path: Pa
         ({"features": {"embeding": "a.npz"}}, "has no 'embedding' at step 0.*did you mean 'embeding'"),
         ({"features": {0: "a.npz", "embedding": "a.npz", 5: {"embedding": "a.npz"}}}, "steps and layers in one mapping"),
         ({"features": {0: {"embedding": 3}}}, "subjects.mine.features has 3 at embedding; write step"),
+        ({"features": {0: "a.npz", 7: "a.npz", "00": "a.npz"}}, "features has the step 0 twice, as '0' and as '00'; keep one"),
         ({"features": {0: 4}}, "subjects.mine.features has 4 at 0; write a file"),
         ({"features": {"../x": "a.npz", "embedding": "a.npz"}}, "a layer '../x'; use letters"),
         ({"features": "a.npz", "network": "torchvision:resnet18"}, "has features and network; give features alone"),

@@ -195,6 +195,7 @@ def test_the_folder_of_the_data_may_name_the_environment(monkeypatch: pytest.Mon
         ("a: {b: 1, b: 2}\n", "the key 'b' stands in line 1 and again in line 1; keep one"),
         ("a: {b: 1}\nc: {b: 1}\n", None),
         ("", None),
+        ("a: {0: x,\n  00: y}\n", "the key '0' stands in line 1 and as '00' in line 2; keep one"),
         ('{"a": 1, "a": 2}\n', "the key 'a' stands in line 1 and again in line 1; keep one"),
     ],
 )

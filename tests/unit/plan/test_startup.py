@@ -10,6 +10,7 @@ from typing import Any
 
 import pytest
 from conftest import ROOT
+from dnn_or_knn.features import dumps
 from dnn_or_knn.plan import startup
 from dnn_or_knn.plan.specifications import Task
 from dnn_or_knn.runtime import files
@@ -74,6 +75,24 @@ def test_probes_ask_for_a_place_of_their_own_on_a_workstation(
     of_training, of_probe = startup.gpu(device, lambda: local, beside)
     assert asked(of_training, "gpu") == training
     assert asked(of_probe, "gpu", "gpu_place") == probe
+
+
+def test_features_that_lie_there_wait_for_a_probe_that_is_to_run_again(tmp_path: Path) -> None:
+    """Such as one whose search is cut into pieces, which leave no marks: another probe would take the features away."""
+    waiting, free = (tmp_path / f"digits/mlp8/true-labels/seed0/features/steps00000{n}-000009.json" for n in (0, 9))
+    for manifest in (waiting, free):
+        dumps.folder_of(manifest).mkdir(parents=True)
+    dumps.await_readers(waiting, ["lr", "dropped"])
+    readers = {(manifest, reader) for manifest in (waiting, free) for reader in ("knn", "lr")}
+    assert startup._awaited(tmp_path, readers) == []
+    dumps.done_reading(waiting, "lr")
+    assert dumps.folder_of(waiting).is_dir(), "the k-NN has yet to read them"
+    dumps.done_reading(waiting, "knn")
+    assert not dumps.folder_of(waiting).exists()
+    assert dumps.folder_of(free).is_dir() and not dumps.marks_of(free).exists(), "features that nobody marked are kept"
+    assert startup._awaited(tmp_path, readers) == [] and not dumps.marked(tmp_path), (
+        "nothing waits for what is not there"
+    )
 
 
 def test_make_clean_keeps_the_records_of_what_it_keeps(tmp_path: Path) -> None:

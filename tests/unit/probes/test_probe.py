@@ -178,9 +178,25 @@ def test_a_search_in_pieces_gives_the_same_bytes(run: Path, script: ModuleType) 
     script.main(parsed(script, join(run, manifests)))
     same_fits(run, "knn", "whole")
     provenance = files.read_json(run / "knn.provenance.json")
+    assert "pieces_code" in provenance and "pieces_code" not in files.read_json(run / "whole.provenance.json")
     assert provenance["pieces"] == 4 and files.read_json(run / "whole.provenance.json")["pieces"] == 1
     assert provenance["inputs"].keys() == files.read_json(run / "whole.provenance.json")["inputs"].keys()
     assert set(provenance["fit_seconds"]) == set(files.read_json(run / "whole.provenance.json")["fit_seconds"])
+
+
+def test_what_a_killed_run_left_of_other_pieces_goes(run: Path, script: ModuleType) -> None:
+    ours = pieces(run, script, 2)
+    others = [run / "knn.2of3", run / "knn.2of3.json", run / "knn.2of3.provenance.json"]
+    others += [run / ".state/knn.1of3", run / ".state/knn.3of3-features"]
+    of_another = [run / "more.1of3", run / "knn.1of3.txt", run / "knn.x.json", run / ".state/more.1of3"]
+    for path in (*others, *of_another):
+        path.mkdir(parents=True)
+    script.main(parsed(script, join(run, ours)))
+    assert not any(path.exists() for path in others) and all(path.is_dir() for path in of_another)
+    assert sorted(path.name for path in (run / ".state").iterdir()) == ["more.1of3"]
+    assert all(Path(manifest).is_file() for manifest in ours), "Snakemake takes away what it knows of"
+    script.main(parsed(script, command(run)))
+    assert not any(Path(manifest).exists() for manifest in ours), "a search that is not cut has no pieces"
 
 
 def test_a_damaged_or_missing_piece_is_one_sentence(run: Path, script: ModuleType) -> None:
@@ -321,6 +337,13 @@ def test_features_that_were_released_are_made_again_or_the_job_stops(
 def test_features_released_and_weights_gone_is_one_sentence(run: Path, script: ModuleType) -> None:
     shutil.rmtree(run / "features/shard")
     with pytest.raises(UserError, match=r"is gone too; delete .*training\.json and run again to train anew"):
+        script.main(parsed(script, [*command(run), "--extraction", '{"run": "toy"}']))
+
+
+def test_given_features_that_are_gone_are_one_sentence(run: Path, script: ModuleType) -> None:
+    """There is no extraction of them, and no weights: what takes them over has to run again."""
+    shutil.rmtree(run / "features/shard")
+    with pytest.raises(UserError, match=r"features/shard is gone; delete \S+features/shard\.json and run again"):
         script.main(parsed(script, [*command(run), "--extraction", "{}"]))
 
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import argparse
 import io
+import os
 import shutil
 import subprocess
 import sys
@@ -308,6 +309,21 @@ def test_the_tool_names_what_is_wrong_in_one_sentence(words: list[str], said: st
     )
     assert done.returncode == 1 and done.stderr.startswith("error: ") and said in done.stderr
     assert "Traceback" not in done.stderr
+
+
+@pytest.mark.parametrize(
+    "words",
+    [["--help"], ["disk", "--help"], ["why", "--help"], ["disk"]],  # told at the end, and line by line
+    ids=" ".join,
+)
+def test_a_reader_that_has_seen_enough_is_no_error(words: list[str], tmp_path: Path) -> None:
+    read, write = os.pipe()
+    os.close(read)
+    command = [sys.executable, str(SCRIPTS / "results.py"), *words]
+    environment = {**os.environ, "PYTHONUNBUFFERED": "1" if words == ["disk"] else ""}
+    done = subprocess.run(command, stdout=write, stderr=subprocess.PIPE, text=True, cwd=tmp_path, env=environment)
+    os.close(write)
+    assert (done.returncode, done.stderr) == (141, ""), done.stderr
 
 
 @pytest.mark.parametrize("command", ["", "verdicts", "why", "verify", "pack", "unpack", "disk", "compare"])

@@ -261,6 +261,7 @@ def test_a_subject_takes_no_other_files_network_of_its_name(tmp_path: Path) -> N
         ({"checkpoints": {0: "/no/such/file.pt"}}, "which is not there"),
         ({"checkpoints": {"first": "a.pt"}}, "the step 'first'"),
         ({"checkpoints": {}}, "empty"),
+        ({"checkpoints": {"7": __file__, "007": __file__}}, "checkpoints has the step 7 twice, as '7' and as '007'"),
         ({"dataset": "mnits"}, "subjects.mine.dataset is 'mnits'.*did you mean 'mnist'"),
         ({"network": "resnet"}, "matches nothing in the registry"),
         ({"network": "here.py:net"}, "a file that is there"),

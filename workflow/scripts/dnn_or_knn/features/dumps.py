@@ -86,10 +86,11 @@ def release(results: Path, readers: Set[tuple[Path, str]]) -> list[Path]:
     return [folder_of(manifest) for manifest in found if not marks_of(manifest).exists()]
 
 
-def release_all(results: Path) -> None:
-    """Remove all features of an experiment, and the marks of who would have read them."""
+def release_all(results: Path, stay: Set[Path] = frozenset()) -> None:
+    """Remove all features of an experiment, and the marks of who would have read them, but for runs that lie in these folders."""
     for folder in [*map(marks_of, marked(results)), *there(results)]:
-        remove(folder)
+        if folder.parents[1] not in stay:
+            remove(folder)
 
 
 # Read, or made again.
@@ -110,7 +111,7 @@ def opened(args: argparse.Namespace, listing: dict[str, Any]) -> Iterator[Path]:
 
     Raises
     ------
-    UserError: the features were released and the weights are gone, or other features came of them.
+    UserError: the features were released and the weights are gone, or other features came of them; or they were given, and are gone.
     """
     manifest, state = args.features, resume.beside(args.output)
     again = state.with_name(f"{state.name}-features")
@@ -125,6 +126,10 @@ def opened(args: argparse.Namespace, listing: dict[str, Any]) -> Iterator[Path]:
 
 def _extracted(args: argparse.Namespace, listing: dict[str, Any], made: Path) -> Path:
     """Make the features again under the manifest `made`, unless they are there, and return their folder."""
+    if not args.extraction:  # they were given, and what takes them over lists them in the manifest
+        raise UserError(
+            f"{folder_of(args.features)} is gone; delete {args.features} and run again to take the features over again"
+        )
     training = args.features.parents[1] / "training.json"
     checkpoints = training.with_name("checkpoints")
     if not checkpoints.is_dir():

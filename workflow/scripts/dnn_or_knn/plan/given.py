@@ -12,7 +12,7 @@ from typing import Any
 from ..data import arrays
 from ..runtime.errors import UserError, nearest
 from . import datasets
-from .networks import NAME
+from .networks import NAME, distinct
 from .registry import DATASETS
 
 LAST = "embedding"
@@ -65,6 +65,7 @@ def spelled_out(features: Any, where: str) -> dict[str, dict[str, str]]:
         if LAST not in layers:
             raise UserError(f"{where} has no '{LAST}' at step {step}, the last layer{nearest(LAST, layers)}; add it")
         made[str(int(step))] = {str(layer): file for layer, file in layers.items()}
+    distinct(features, where)
     return made
 
 

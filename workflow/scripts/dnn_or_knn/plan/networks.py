@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 import re
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -137,6 +137,15 @@ def settings(config: Mapping[str, Any], name: str) -> tuple[str, dict[str, Any]]
     return known, options
 
 
+def distinct(steps: Iterable[object], where: str) -> None:
+    """Raise `UserError` for two keys that are one step, such as 0 and 00: one of them would be lost in silence."""
+    seen: dict[int, str] = {}
+    for step in map(str, steps):
+        first = seen.setdefault(int(step), step)
+        if first != step:
+            raise UserError(f"{where} has the step {int(step)} twice, as '{first}' and as '{step}'; keep one")
+
+
 def subjects(config: dict[str, Any]) -> None:
     """Check the configuration's subjects against the rest, in place; without any the key goes."""
     for name, subject in config["subjects"].items():
@@ -162,6 +171,7 @@ def subjects(config: dict[str, Any]) -> None:
                 )
             if not Path(file).is_file():
                 raise UserError(f"{where}.checkpoints.{step} is '{file}', which is not there; correct the path")
+        distinct(subject["checkpoints"], f"{where}.checkpoints")
         subject["checkpoints"] = {str(step): file for step, file in subject["checkpoints"].items()}
     if not config["subjects"]:
         del config["subjects"]  # a configuration without it means the same

@@ -4,12 +4,13 @@ from __future__ import annotations
 
 import os
 from collections.abc import Callable, Mapping, Set
+from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from ..runtime.files import read_json
 from .registry import PROBES, READ_OFF
 from .runs import Experiment
-from .told import MANIFESTS, specification
+from .told import MANIFESTS, RUN, specification
 
 if TYPE_CHECKING:
     from .specifications import Jobs
@@ -17,6 +18,8 @@ if TYPE_CHECKING:
 Wildcards = Mapping[str, Any]
 #: Rules whose results a probe's result follows from, and its own.
 BEHIND = ("prepare", "labels", "train", "features", "probe")
+#: Rules that read what the probes of a run keep of each image.
+MEASURED_BY = ("measures", "measure_outputs")
 
 
 class Probing:
@@ -32,6 +35,17 @@ class Probing:
     def probe(self, wildcards: Wildcards) -> str:
         """One probe on the evaluations of one shard."""
         return self._fit(wildcards, PROBES[self.probes[wildcards["probe"]]["kind"]]["module"])
+
+    passing_probe = probe
+
+    def passing(self) -> set[str]:
+        """Return the probes whose outputs go once they are measured: those that keep probabilities, where the configuration says so.
+
+        Neighbours stay: they are small, and a measure of features that reads them later would otherwise fit every probe of its run.
+        """
+        if self.config["keep"]["probabilities"] == "all":
+            return set()
+        return {name for name, options in self.probes.items() if options["kind"] != "knn"}
 
     def query_shard(self, wildcards: Wildcards) -> str:
         """One piece of the k-NN searches in the evaluations of one shard."""
@@ -106,3 +120,28 @@ def kept(jobs: Jobs, again: Set[str]) -> dict[str, int]:
         if pieces != jobs.pieces(task.wildcards["probe"]):
             found[task.manifest] = pieces
     return found
+
+
+def measured(jobs: Jobs, again: Set[str]) -> list[Path]:
+    """Return the folders of probabilities that lie on disk, go once they are measured, and are: no measure will read them.
+
+    Snakemake removes them with the last job that reads them, unless it is killed there; and not those of before it was told to.
+
+    Parameters
+    ----------
+    again: manifests, as paths, of the results that will be made anew.
+    """
+    probes, awaited = [], set()
+    for task in jobs.tasks:
+        made = f"{jobs.results}/{task.manifest}.json"
+        if task.rule == "passing_probe":
+            probes.append(task)
+        elif task.rule in MEASURED_BY and (made in again or not os.path.exists(made)):
+            awaited.add(run_of(task.wildcards))
+    folders = [Path(jobs.results, task.manifest) for task in probes if run_of(task.wildcards) not in awaited]
+    return [folder for folder in folders if folder.is_dir()]
+
+
+def run_of(wildcards: Wildcards) -> str:
+    """Return the run that a job's wildcards name, as its folder below the experiment's."""
+    return RUN.format(**wildcards)

@@ -85,14 +85,21 @@ def repeated_key(root: Any) -> str | None:
         if isinstance(node, yaml.SequenceNode):
             waiting += node.value
         elif isinstance(node, yaml.MappingNode):
-            lines: dict[str, int] = {}
+            lines: dict[str, tuple[str, int]] = {}
             for key, value in node.value:
                 name, line = str(key.value), key.start_mark.line + 1
-                if name in lines:
-                    return f"the key '{name}' stands in line {lines[name]} and again in line {line}; keep one"
-                lines[name] = line
+                if (same := _as_read(key)) in lines:
+                    first, before = lines[same]
+                    again = "again" if name == first else f"as '{name}'"
+                    return f"the key '{first}' stands in line {before} and {again} in line {line}; keep one"
+                lines[same] = name, line
                 waiting.append(value)
     return None
+
+
+def _as_read(key: Any) -> str:
+    """Return what a key of YAML is read as, as text: 0 for 00."""
+    return str(yaml.safe_load(key.value) if key.tag == "tag:yaml.org,2002:int" else key.value)
 
 
 # Which file a mistake stands in.

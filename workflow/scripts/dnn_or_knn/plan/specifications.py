@@ -102,6 +102,14 @@ class Jobs(Measuring, Probing, Importing):
         """Return which are networks, whose features are extracted, as a wildcard's constraint."""
         return f"{self.trained()}|{self.imported()}"
 
+    def staying(self) -> str:
+        """Return which probes' outputs stay, as a wildcard's constraint."""
+        return _any_of(self.probes.keys() - self.passing())
+
+    def going(self) -> str:
+        """Return which probes' outputs go once they are measured, as a wildcard's constraint."""
+        return _any_of(self.passing())
+
     # All jobs, and how one is told its specification.
 
     @functools.cached_property
@@ -130,7 +138,7 @@ class Jobs(Measuring, Probing, Importing):
                         for n in range(1, pieces + 1)
                         if pieces > 1
                     )
-                    yield "probe", of_probe
+                    yield "passing_probe" if probe in self.passing() else "probe", of_probe
             yield "measures", of_run
             yield from atlas.spelled_out(self, run, of_run)
         yield from (("measure_table", {"measure": name}) for name in atlas.switched_on(self.config))
@@ -316,6 +324,8 @@ class Jobs(Measuring, Probing, Importing):
         # What is switched off makes no page stale.
         off = atlas.switched_off(self.config)
         shown["measures"] = {key: value for key, value in shown["measures"].items() if key not in off}
+        # Nor does what has no part in any number.
+        shown["keep"] = {key: value for key, value in shown["keep"].items() if key != "probabilities"}
         if not atlas.judged(self.config):
             del shown["later_claims"]
         page = {path.name: sha256(path) for path in sorted((SCRIPTS.parent / "report").glob("page.*"))}

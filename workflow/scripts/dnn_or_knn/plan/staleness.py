@@ -9,12 +9,16 @@ from __future__ import annotations
 import contextlib
 import json
 import os
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from typing import Any
 
 from ..runtime.code_digest import code_files
 from ..runtime.files import canonical, sha256
 from .specifications import Jobs, Task
+
+#: The code of a piece of a search (`Probing.query_shard`): how a search was cut is no part of a result's specification, so that a
+#: result that was put together from pieces has theirs in its provenance.
+SEARCH = ("probe.py", "dnn_or_knn/probes/query_shards.py")
 
 
 def stale(jobs: Jobs, results: str | os.PathLike[str] | None = None) -> list[tuple[Task, list[str]]]:
@@ -39,6 +43,8 @@ def _differences(task: Task, path: str, digests: dict[str, str | None]) -> Itera
             record = json.load(file)
         if canonical(record["spec"]) != task.spec:
             yield from list(changes(record, json.loads(task.spec))) or ["code: loaded otherwise"]
+        elif record.get("pieces_code"):
+            yield from changed_code(record["pieces_code"], code_files(*SEARCH))
         for name, digest in record["inputs"].items():
             current = _digest(os.path.normpath(os.path.join(os.path.dirname(path), name)), digests)
             if current not in (None, digest):
@@ -62,7 +68,11 @@ def changes(made: dict[str, Any], now: dict[str, Any]) -> Iterator[str]:
     """Yield what differs between the provenance of a result and the specification of the job that would make it."""
     old, new = ({key: value for key, value in spec.items() if key != "code"} for spec in (made["spec"], now))
     yield from (f"value {line}" for line in differences(old, new))
-    before, after = made["code"] or {}, code_files(*now["code"]["files"])
+    yield from changed_code(made["code"] or {}, code_files(*now["code"]["files"]))
+
+
+def changed_code(before: Mapping[str, str], after: Mapping[str, str]) -> Iterator[str]:
+    """Yield one line for each file of code whose digest differs."""
     yield from (f"code {name}" for name in sorted({*before, *after}) if before.get(name) != after.get(name))
 
 

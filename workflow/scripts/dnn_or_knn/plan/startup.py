@@ -163,7 +163,7 @@ def forcing(jobs: Jobs, workflow: Any) -> Callable[[object], list[str]]:
 def freeze(jobs: Jobs, running: Iterable[Any]) -> None:
     """Write down the configuration and the code that this run of Snakemake uses, and ready the results' folder.
 
-    Dates that lie in the future are mended, and features that nobody will read any more are released.
+    Dates that lie in the future are mended; features and probabilities that nobody will read any more are released.
 
     Parameters
     ----------
@@ -179,10 +179,26 @@ def freeze(jobs: Jobs, running: Iterable[Any]) -> None:
     # In the order of the configuration, which is the order in figures.
     write_json(_frozen(jobs.config["experiment"]), frozen, sort_keys=False)
     _write_specifications(jobs)
+    outputs = {str(path) for job in running for path in job.output}
+    again = {f"{results}/{task.manifest}.json" for task, _ in found_stale(jobs)}
     if jobs.config["keep"]["features"] == "until-probed":
-        outputs = {str(path) for job in running for path in job.output}
-        for folder in dumps.release(results, _readers(jobs, outputs)):
+        for folder in _awaited(results, _readers(jobs, outputs | again)):
             print(f"{folder} is released: no probe of the configuration will read it", file=sys.stderr)
+    for folder in probing.measured(jobs, outputs | again):
+        remove(folder)
+        print(f"{folder} is released: every measure of the configuration has read it", file=sys.stderr)
+
+
+def _awaited(results: Path, readers: Set[tuple[Path, str]]) -> list[Path]:
+    """Release the features that nobody will read, and mark those that lie there for whoever will; return the released folders.
+
+    A result that is made anew has no mark left from its extraction. Without one its features could go before its job begins, and
+    it, or each piece of its search, would extract them again.
+    """
+    for manifest, reader in readers:
+        if dumps.marks_of(manifest).is_dir() and dumps.folder_of(manifest).is_dir():
+            (dumps.marks_of(manifest) / reader).touch()
+    return dumps.release(results, readers)
 
 
 def _write_specifications(jobs: Jobs) -> None:
@@ -195,17 +211,20 @@ def _write_specifications(jobs: Jobs) -> None:
         write_text(path, spec)
 
 
-def _readers(jobs: Jobs, outputs: Set[str]) -> set[tuple[Path, str]]:
+def _readers(jobs: Jobs, again: Set[str]) -> set[tuple[Path, str]]:
     """Return the features that have yet to be read, by their manifests, each with the probe or measure that reads them.
 
     It will in this run of Snakemake, or in a later one.
+
+    Parameters
+    ----------
+    again: the manifests that will be made anew.
     """
     results = Path(jobs.results)
-    again = outputs | {f"{results}/{task.manifest}.json" for task, _ in found_stale(jobs)}
     readers = set()
     for task in jobs.tasks:
         made = f"{results}/{task.manifest}.json"
-        if task.rule == "probe" and (made in again or not os.path.exists(made)):
+        if task.rule in ("probe", "passing_probe") and (made in again or not os.path.exists(made)):
             manifest = MANIFESTS["features"].format(**task.wildcards)
             readers.add((results / f"{manifest}.json", task.wildcards["probe"]))
         if task.rule == "measure_features" and (made in again or not os.path.exists(made)):

@@ -25,6 +25,7 @@ MANIFESTS = {
     "features": f"{RUN}/features/{{shard}}",
     "given_features": f"{RUN}/features/{{shard}}",
     "probe": f"{RUN}/probes/{{probe}}/{{shard}}",
+    "passing_probe": f"{RUN}/probes/{{probe}}/{{shard}}",
     "query_shard": f"{RUN}/probes/{{probe}}/{{shard}}.{{piece}}",
     "measures": f"{RUN}/measures/measures",
     "collect": "measures/measures",

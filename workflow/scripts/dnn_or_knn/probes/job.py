@@ -6,6 +6,7 @@ import argparse
 import importlib
 import itertools
 import logging
+import re
 from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
@@ -57,9 +58,30 @@ def run(args: argparse.Namespace) -> None:
             fit_seconds={name: record["seconds"] for name, record in fits.items()},
             fits_resumed=resumed,
             pieces=max(1, len(args.pieces)),
+            **code_of(args.pieces),
             features_extracted_again=folder != dumps.folder_of(args.features),
         )
+        for path in leftovers(args.output, args.pieces):
+            files.remove(path)
         state.clear()
+
+
+def code_of(pieces: Sequence[Path]) -> dict[str, Any]:
+    """Return the code that searched in pieces, for the provenance of what they were put together to: its own names none of it."""
+    return {"pieces_code": files.read_json(pieces[0].with_suffix(results.PROVENANCE)).get("code")} if pieces else {}
+
+
+def leftovers(output: Path, pieces: Sequence[Path]) -> list[Path]:
+    """Return what lies beside a result of other pieces than it was made of: a killed run had cut its search otherwise.
+
+    Parameters
+    ----------
+    pieces: the manifests of those that it was made of, which go when Snakemake has seen the result.
+    """
+    piece = re.compile(rf"({re.escape(output.stem)}\.[1-9]\d*of[1-9]\d*)(\.json|\.provenance\.json|-features)?")
+    there = sorted([*output.parent.iterdir(), *resume.beside(output).parent.iterdir()])
+    found = [(path, match.group(1)) for path in there if (match := piece.fullmatch(path.name))]
+    return [path for path, name in found if name not in {manifest.stem for manifest in pieces}]
 
 
 def fit_all(

@@ -30,6 +30,8 @@ SAME: dict[str, str] = {
     "d5e77872586f72c433d3cb432bda8e6d68c9f128e53ce83e2d61d01da5269103": "1cd24561c33a8749149b9fe5819fe68cef339be165c2b72dd48b6b420bb5dcd3",
     # features/extraction.py: both
     "c3e94f99237983f3d5359877bd82733aee7bc6e9d4300dd89e1b79e508fd69cf": "11258f422784985cd852165b82ac896b2017639822665877d21940c3a624a1ee",
+    # features/dumps.py: a sentence about given features, runs whose features stay
+    "384b6c4d7bb7dd2e1f242150e68a98e99f770639d2e37cc4ed6ce703d9b4b3e9": "6f43a09c9d03e7b67f1559cda2d006d15d024329d478dd833f9b634064ced6df",
     # data/downloads.py: unpacked files without a checksum
     "9f44b420a3819ae0ef3953003923cfe64e21a64f1330b3bca2d48393245fccdb": "3d76c44a84d73aac5ff302ccd87924d751d38d040a498eb78b1d1de911869cc6",
     # data/loaders/common.py: pictures decoded while they are written
@@ -51,7 +53,7 @@ SAME: dict[str, str] = {
     # probe.py: a k-NN search in pieces
     "17bb7d62e1b075437c08e6e51ee8663ff135b88b9dd232a8556809ffeb51f283": "6de7c7ba127bc5b1bc594ce325ec5a18a2cd962ac75647198ad61c5b4976efa8",
     # probes/job.py: the same; features mapped into memory
-    "46fa70596094ff4fff2d305d6a9bc848e024f0f561f6d7bdad6083f674d19fdf": "0294f8750273a1506207ec7282e8a618091ce14e4149808c3ea301ddd047a1e9",
+    "a69b5ffb45aac4ec3cc41ef987b8d78b129b9c575372fcb4d2f96a056fdeef6e": "0294f8750273a1506207ec7282e8a618091ce14e4149808c3ea301ddd047a1e9",
     # probes/knn.py: the same
     "800e121cf855c3c5f76cb0e304d68994047252442dc0b5e262418099596635de": "c9ef426334946dd5e2577919b37fc241388ef804189a31f27e8056563d9e0172",
     # probes/svm.py: less memory; a Gram matrix once; fits of more than an hour by products with the points

@@ -1,8 +1,9 @@
-"""Print what an experiment will need on disk: weights, features, what each probe keeps; and what features lie there now.
+"""Print what an experiment will need on disk: weights, features, what each probe keeps; and what lies there now of what passes through.
 
     python workflow/scripts/results.py disk [--configfile config/demo.yaml] [--release]
 
-With --release the features that lie there go: a probe that needs them extracts them again from the weights.
+With --release the features that lie there go: a probe that needs them extracts them again from the weights. So do probabilities,
+where the configuration keeps them until they are measured, and they are.
 """
 
 from __future__ import annotations
@@ -10,13 +11,16 @@ from __future__ import annotations
 import argparse
 import shlex
 from collections import Counter
+from collections.abc import Collection, Iterable
 from pathlib import Path
 from typing import Any
 
 from ..data import arrays
 from ..features import dumps
-from ..plan import datasets, runs
+from ..plan import datasets, probing, runs
 from ..plan.configuration import load_overlays
+from ..plan.specifications import Jobs
+from ..plan.staleness import stale
 from ..runtime.errors import UserError
 from ..runtime.files import read_json, remove
 
@@ -78,6 +82,11 @@ def kept_of_one(probes: dict[str, Any], classes: int) -> int:
     return sum(o["k_max"] * 12 if o["kind"] == "knn" else classes * FLOAT for o in probes.values())
 
 
+def share_of(some: Collection[str], probes: dict[str, Any], classes: int) -> float:
+    """Return the share that some probes have in what all probes write."""
+    return kept_of_one({name: probes[name] for name in probes if name in some}, classes) / kept_of_one(probes, classes)
+
+
 def given_needs(run: runs.Run, probes: dict[str, Any], classes: int, pictures: int) -> Counter[str]:
     """Return the bytes that a run of features alone writes; they stay, since there are no weights to extract them from."""
     layers = [Path(file) for files in (run.given or {}).values() for file in files.values()]
@@ -92,22 +101,33 @@ def given_needs(run: runs.Run, probes: dict[str, Any], classes: int, pictures: i
     )
 
 
-def release(made: runs.Experiment) -> None:
-    """Remove the features of an experiment, and the marks of who would have read them; refused while Snakemake runs.
-
-    Features that were given stay: there are no weights to extract them from.
-    """
+def refuse_while_running() -> None:
+    """Raise `UserError` while Snakemake runs here."""
     if any(Path(".snakemake/locks").glob("*")):
         raise UserError(
             "Snakemake is running here, or was killed; wait for it, or take its lock away: snakemake --unlock"
         )
+
+
+def measured(jobs: Jobs) -> list[Path]:
+    """Return the folders of probabilities that lie on disk, but go once they are measured, and are."""
+    if not jobs.passing():
+        return []
+    return probing.measured(jobs, {f"{jobs.results}/{task.manifest}.json" for task, _ in stale(jobs)})
+
+
+def size_of(folders: Iterable[Path]) -> int:
+    """Return the bytes of all files in some folders."""
+    return sum(file.stat().st_size for folder in folders for file in folder.iterdir())
+
+
+def release(made: runs.Experiment) -> None:
+    """Remove the features of an experiment, and the marks of who would have read them.
+
+    Features that were given stay: there are no weights to extract them from.
+    """
     results = Path(made.results)
-    stay = {results / path for path, run in made.runs.items() if run.given is not None}
-    if not stay:
-        return dumps.release_all(results)
-    for folder in [*map(dumps.marks_of, dumps.marked(results)), *dumps.there(results)]:
-        if folder.parents[1] not in stay:
-            remove(folder)
+    dumps.release_all(results, {results / path for path, run in made.runs.items() if run.given is not None})
 
 
 def main(command: str, words: list[str]) -> int:
@@ -120,24 +140,46 @@ def main(command: str, words: list[str]) -> int:
     args = parser.parse_args(words)
     made = runs.create(load_overlays(*args.configfile))
     results, until_probed = Path(made.results), made.config["keep"]["features"] == "until-probed"
+    jobs = Jobs(made)
+    passing = jobs.passing()
     if args.release:
-        if not until_probed:
-            raise UserError("the configuration has keep.features: all; set until-probed to release features")
-        release(made)
+        if not until_probed and not passing:
+            raise UserError(
+                "the configuration has keep.features: all and keep.probabilities: all; set until-probed to release features, "
+                "until-measured to release probabilities"
+            )
+        refuse_while_running()
+        if until_probed:
+            release(made)
+        for folder in measured(jobs):
+            remove(folder)
     total: Counter[str] = Counter()
+    largest = 0.0
     print(f"{'run':44}" + "".join(f"{kind:>10}" for kind in ("weights", "features", "logits", "probes")) + "   (GB)")
     for path, run in made.runs.items():
         entry = datasets.entry(made.config, run.dataset)
         found = needs(run, made.config["probes"], entry, images_of(run, results, entry))
         total += found
+        going = found["probes"] * share_of(passing, made.config["probes"], entry["classes"])
+        total["going"] += round(going)
+        largest = max(largest, going)
         print(f"{path:44}" + "".join(f"{value / 1e9:10.2f}" for value in found.values()))
     print(f"{'all':44}" + "".join(f"{total[kind] / 1e9:10.2f}" for kind in ("weights", "features", "logits", "probes")))
     there = dumps.there(results)
-    size = sum(file.stat().st_size for folder in there for file in folder.iterdir())
-    print(f"Features of {len(there)} shards lie on disk now, {size / 1e9:.3f} GB.")
+    print(f"Features of {len(there)} shards lie on disk now, {size_of(there) / 1e9:.3f} GB.")
     if until_probed:
         print("Features are released once probed; `keep.features: all` keeps them.")
-    if until_probed and there:
-        again = shlex.join(["--configfile", *args.configfile] if args.configfile else [])
-        print(f"To release them unprobed: python workflow/scripts/results.py disk {again} --release".replace("  ", " "))
+    done = measured(jobs)
+    if passing:
+        print(
+            f"Of the probes' {total['probes'] / 1e9:.3f} GB, {total['going'] / 1e9:.3f} of probabilities are released once measured, "
+            f"run by run: at most {largest / 1e9:.3f} of one run. `keep.probabilities: all` keeps them."
+        )
+    if done:
+        print(f"Probabilities of {len(done)} shards lie on disk now and are measured, {size_of(done) / 1e9:.3f} GB.")
+    waiting = until_probed and there
+    if waiting or done:
+        again = shlex.join(["--configfile", *args.configfile, "--release"] if args.configfile else ["--release"])
+        unprobed = " unprobed" if waiting else ""
+        print(f"To release them{unprobed}: python workflow/scripts/results.py disk {again}")
     return 0

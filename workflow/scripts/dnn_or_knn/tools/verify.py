@@ -5,7 +5,8 @@
 Checks each provenance file (it is as it was written, and the manifests that the job read and wrote are the ones on disk),
 each manifest (the files that it lists are on disk, byte for byte), and that there is no file that none of them names.
 Each result is also held against the configuration: the given one, or else the one of the last run of Snakemake, which lies
-with the results. Weights and features that were released are counted, not faulted.
+with the results. What was released is counted, not faulted: weights, features, outputs of probes. Where the configuration keeps
+those of a probe, and others of its run lie there, it is faulted.
 Exit status 1 if anything does not fit.
 """
 
@@ -14,10 +15,11 @@ from __future__ import annotations
 import argparse
 import os
 from collections import Counter
-from collections.abc import Iterator
+from collections.abc import Collection, Iterator
 from pathlib import Path
 from typing import Any
 
+from ..plan import probing
 from ..plan.configuration import load_overlays
 from ..plan.runs import create
 from ..plan.specifications import Jobs
@@ -154,6 +156,19 @@ def disagreements(folder: Path, jobs: Jobs, notes: list[str]) -> Iterator[str]:
             notes.append(f"{count} results {what}")
 
 
+def missing(folder: Path, jobs: Jobs, absent: Collection[Path]) -> list[Path]:
+    """Return which of the absent folders hold a probe's outputs that the configuration keeps.
+
+    Where none of a run's lies below `folder`, they were left behind: an archive holds none.
+    """
+    kept: dict[str, list[Path]] = {}
+    for task in jobs.tasks:
+        if task.rule == "probe":
+            kept.setdefault(probing.run_of(task.wildcards), []).append(folder / task.manifest)
+    of_runs = [folders for folders in kept.values() if any(path.is_dir() for path in folders)]
+    return [path for folders in of_runs for path in folders if path in absent]
+
+
 def configured(folder: Path, overlays: list[str]) -> Jobs | None:
     """Return the jobs of `config.yaml` with some overlays, or of the configuration with the results, if it is there."""
     if overlays:
@@ -183,6 +198,9 @@ def main(command: str, words: list[str]) -> int:
     if jobs is None:
         notes.append("not held against a configuration: none lies with the results, and --configfile gives none")
     else:
+        lost = missing(args.results, jobs, released)
+        released = [path for path in released if path not in lost]
+        found += [f"{path} is missing, and the configuration keeps it" for path in lost]
         found += disagreements(args.results, jobs, notes)
     for sentence in found:
         print(sentence)

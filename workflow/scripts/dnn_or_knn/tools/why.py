@@ -25,6 +25,8 @@ JOB = re.compile(r"^(?:local)?(?:rule|checkpoint) (\w+):$")
 #: Snakemake prints the whole specification before and now, and says of what is stale that it is forced.
 PARAMETERS = re.compile(r"Params have changed since last execution: .*?(?=; [A-Z]|$)")
 FORCED = re.compile(r"Forced execution")
+#: Of a probe whose manifest is there, the folder alone.
+RELEASED = re.compile(r"Missing output files: [^,;]+(?<!\.json)(?=;|$)")
 
 
 def planned(text: str) -> Iterator[dict[str, str]]:
@@ -82,6 +84,8 @@ def main(command: str, given: list[str]) -> int:
         found = stale.pop(identity(job["rule"], values), [])
         brief = PARAMETERS.sub("" if found else "another value of its command line", job.get("reason", ""))
         brief = FORCED.sub("", brief) if found else brief
+        if job["rule"] == "passing_probe":
+            brief = RELEASED.sub("its probabilities were released, and are to be read again", brief)
         for reason in [*found, *(part.strip() for part in brief.split(";") if part.strip())]:
             print(f"    {reason}")
     more = f"; {len(stale)} more are stale, but not asked for" if stale else ""

@@ -593,6 +593,8 @@ def test_few_points_need_their_kernel_alone(distance: float, monkeypatch: pytest
         (50_000, 3073, 60, False),
         (2_000, 65, 600, False),
         (50_000, 3073, 600, True),
+        (5_000, 3073, 600, True),
+        (2_000, 3073, 60, False),
         (10_000, 2049, 6000, True),
         (200_000, 2049, 6000, True),
         (200_000, 17, 60_000, False),

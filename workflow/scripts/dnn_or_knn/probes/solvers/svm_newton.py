@@ -29,8 +29,8 @@ PRODUCT_STEPS, PRODUCTS = 300, 200
 FORCING = 0.1
 #: What a fit is taken to need in `by_products`: steps, points that change their side in one, products in one.
 TYPICAL_STEPS, TYPICAL_CHANGE, TYPICAL_PRODUCTS = 10, 0.1, 20
-#: Operations by Gram matrices, an hour of one core, from where fits by products are thought of: others keep their bits.
-HOUR = 1e14
+#: Operations by Gram matrices, half an hour of one core, from where fits by products are thought of: others keep their bits.
+HALF_AN_HOUR = 5e13
 
 
 def newton(
@@ -169,7 +169,7 @@ def by_products(points: int, dimensions: int, fits: int) -> bool:
     area = points * dimensions
     on_grams = TYPICAL_STEPS * fits * (dimensions**3 / 3 + TYPICAL_CHANGE * area * dimensions)
     products = TYPICAL_STEPS * fits * (4 * TYPICAL_PRODUCTS / 2 + 8) * area + 2 * area * dimensions + 25 * dimensions**3
-    return on_grams > max(HOUR, products)
+    return on_grams > max(HALF_AN_HOUR, products)
 
 
 def newton_by_products(

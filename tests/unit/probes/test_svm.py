@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 import json
 from dataclasses import replace
 from typing import Any
@@ -13,7 +14,8 @@ from dnn_or_knn.probes import svm
 from dnn_or_knn.probes.common import ProbeResult
 from dnn_or_knn.probes.solvers import libsvm, platt
 from dnn_or_knn.probes.solvers import svm as solver
-from dnn_or_knn.probes.solvers.svm_problem import Problems, Solution, certificate, few_points
+from dnn_or_knn.probes.solvers.svm_newton import by_products, newton_by_products
+from dnn_or_knn.probes.solvers.svm_problem import Problems, Solution, certificate, few_points, whitened
 from dnn_or_knn.runtime.errors import UserError
 from dnn_or_knn.seeds import generator
 from hypothesis import example, given, settings
@@ -581,6 +583,155 @@ def test_few_points_need_their_kernel_alone(distance: float, monkeypatch: pytest
     for other in ("newton", "interior_point"):
         monkeypatch.setattr(solver, other, None)
     check(fit(train, labels), 4)
+
+
+@pytest.mark.parametrize(
+    ("points", "dimensions", "fits", "so"),
+    [
+        (60_000, 785, 60, False),
+        (50_000, 641, 600, False),
+        (50_000, 3073, 60, False),
+        (2_000, 65, 600, False),
+        (50_000, 3073, 600, True),
+        (5_000, 3073, 600, True),
+        (2_000, 3073, 60, False),
+        (10_000, 2049, 6000, True),
+        (200_000, 2049, 6000, True),
+        (200_000, 17, 60_000, False),
+    ],
+)
+def test_fits_are_by_products_where_gram_matrices_take_hours(points: int, dimensions: int, fits: int, so: bool) -> None:
+    """The paper's data sets of ten classes, and layers of a hundred, keep their bits."""
+    assert by_products(points, dimensions, fits) is so
+
+
+@pytest.fixture
+def products(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Whatever its size, a squared hinge one-vs-rest is fitted by products where points are as many as dimensions."""
+    monkeypatch.setattr(svm, "by_products", lambda *sizes: True)
+
+
+@pytest.mark.parametrize("distance", [0.0, 0.4, 3.0])
+def test_products_find_linear_svcs_optimum_alone(
+    distance: float, products: None, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Random labels, overlapping and separable classes, two points the same, a constant feature, a class of one point."""
+    train, labels = blobs(300, 12, 5, distance=distance)
+    train[7], train[:, 3] = train[6], 2.5
+    labels[labels == 4] = 3
+    labels[0] = 4
+    for other in ("newton", "interior_point"):
+        monkeypatch.setattr(solver, other, None)
+    ours = fit(train, labels, tolerance=1e-10)
+    check(ours, 5, 1e-10)
+    for b in range(5):
+        theirs = LinearSVC(dual=False, tol=1e-12, max_iter=10000).fit(train.astype(float), labels == b)
+        np.testing.assert_allclose(ours.arrays["coefficients"][b], theirs.coef_[0], atol=1e-5)
+        np.testing.assert_allclose(ours.arrays["intercepts"][b], theirs.intercept_[0], atol=1e-5)
+
+
+def test_products_end_where_gram_matrices_do(products: None, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Folds included, in batches of any size."""
+    train, labels = blobs(400, 40, 20, distance=0.3)
+    whole = fit(train, labels)
+    check(whole, 20)
+    monkeypatch.setitem(svm.BATCH, "cpu", 3 * 8 * svm.TABLES * 400)
+    parts = fit(train, labels)
+    monkeypatch.setattr(svm, "by_products", lambda *sizes: False)
+    grams = fit(train, labels)
+    for other in (whole, parts):
+        assert other.report["objective"] == pytest.approx(grams.report["objective"], rel=2e-6)
+        np.testing.assert_allclose(other.arrays["coefficients"], grams.arrays["coefficients"], atol=1e-3)
+        np.testing.assert_allclose(other.arrays["sigmoids"], grams.arrays["sigmoids"], atol=2e-2)
+        assert (other.arrays["train_decision"] == grams.arrays["train_decision"]).mean() > 0.99
+
+
+def test_products_keep_the_bits_again(products: None) -> None:
+    train, labels = blobs(200, 6, 3, distance=0.5)
+    one, two = fit(train, labels), fit(train, labels)
+    for name, array in one.arrays.items():
+        np.testing.assert_array_equal(array, two.arrays[name])
+
+
+@settings(deadline=None, max_examples=25)
+@given(
+    st.integers(0, 10**6),
+    st.sampled_from([(200, 6), (60, 40)]),
+    st.sampled_from([0.01, 1.0, 100.0, 3000.0]),
+    st.sampled_from([0.0, 0.5, 10.0]),
+    st.sampled_from([0.0, 1e6]),
+    st.sampled_from([1e-3, 1.0, 1e3]),
+)
+def test_products_have_true_gaps_at_every_scale(
+    seed: int, shape: tuple[int, int], scale: float, distance: float, offset: float, C: float
+) -> None:
+    """Over all points and without some of them, from nothing and from the fit of all: the optimum is the other engines'."""
+    random = np.random.default_rng(seed)
+    labels = np.arange(shape[0]) % 4
+    features = scale * (distance * random.normal(size=(4, shape[1]))[labels] + random.normal(size=shape)) + offset
+    features[5] = features[4]
+    mean = torch.as_tensor(features.mean(0))
+    points = torch.cat([torch.as_tensor(features) - mean, torch.ones(shape[0], 1).double()], 1)
+    signs = torch.as_tensor(np.where(labels == np.arange(4)[:, None], 1.0, -1.0))
+    plain = Problems(points, signs, C, True, mean)
+    white = whitened(points, mean, C, points.T @ points)
+    start = None
+    for dropped in (0.0, 0.2):
+        plain = replace(plain, signs=signs * torch.as_tensor(random.random((4, shape[0])) >= dropped))
+        plain.signs[:, :4] = signs[:, :4]
+        found = solver.solve(replace(plain, whitened=white), start)
+        assert (true_gaps(plain, found) <= 1.05 * found.gap.numpy() + 1e-8).all()
+        assert float(found.gap.max()) <= (1e-6 if offset == 0 else 1e-4)
+        if offset == 0:
+            torch.testing.assert_close(found.objective, solver.solve(plain).objective, rtol=2e-6, atol=0)
+        start = found
+
+
+@settings(deadline=None, max_examples=15)
+@given(
+    st.lists(st.integers(0, 4), min_size=4, max_size=14),
+    st.sampled_from(["normal", "constant", "zero", "two values"]),
+    st.integers(0, 100),
+)
+def test_small_and_odd_problems_have_a_result_by_products(labels: list[int], kind: str, seed: int) -> None:
+    random = np.random.default_rng(seed)
+    train = random.normal(size=(len(labels), 3)).astype(np.float32)
+    if kind != "normal":
+        train[:] = {"constant": 2.5, "zero": 0, "two values": (train > 0)}[kind]
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(svm, "by_products", lambda *sizes: True)
+        check(fit(train, np.array(labels), classes=5), 5)
+
+
+def test_what_products_leave_goes_to_the_other_engines(products: None, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Some at a time."""
+    train, labels = blobs(100, 10, 5, distance=0.5)
+    whole = fit(train, labels)
+    seen, newton = [], solver.newton
+
+    def counted(problems: Problems, *given: Any, **options: Any) -> Solution:
+        seen.append(len(problems.signs))
+        return newton(problems, *given, **options)
+
+    monkeypatch.setattr(solver, "newton", counted)
+    monkeypatch.setattr(solver, "newton_by_products", functools.partial(newton_by_products, limit=0))
+    monkeypatch.setattr(solver, "LEFT", 2 * 24 * 11**2)
+    left = fit(train, labels)
+    check(left, 5)
+    assert seen == [2, 2, 1] * 6
+    assert left.report["objective"] == pytest.approx(whole.report["objective"], rel=2e-6)
+
+
+@pytest.mark.parametrize("distance", [0.0, 0.5])
+def test_products_on_a_simulated_gpu_reach_the_same_optimum(distance: float, products: None) -> None:
+    train, labels = blobs(60, 6, 3, distance=distance)
+    options = {"platt_folds": 2}
+    here = svm.run(train, labels, train[:20], classes=3, options=options, seed=3, device="cpu")
+    with simulated():
+        there = svm.run(train, labels, train[:20], classes=3, options=options, seed=3, device="cuda")
+    check(there, 3)
+    assert there.report["objective"] == pytest.approx(here.report["objective"], rel=2e-6)
+    np.testing.assert_allclose(there.arrays["train_probabilities"], here.arrays["train_probabilities"], atol=2e-3)
 
 
 @pytest.mark.parametrize("seed", range(4, 9))

@@ -75,6 +75,13 @@ def test_where_data_lie_and_how_jobs_run_may_differ(part: Part) -> None:
     assert joined(named(first, second))["data"] == first["data"]
 
 
+def test_what_an_earlier_version_did_not_know_has_its_default(part: Part) -> None:
+    earlier = part(datasets=["mnist"])
+    del earlier["keep"]["features"], earlier["measures"]["nearly_memorized"]
+    made = joined(named(part(datasets=["cifar10"]), earlier))
+    assert made["measures"] == part()["measures"]
+
+
 @pytest.mark.parametrize(
     ("change", "words"),
     [

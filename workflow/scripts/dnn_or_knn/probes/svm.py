@@ -34,10 +34,14 @@ from .preprocessing import reduce
 from .solvers import libsvm
 from .solvers.platt import couple, fit_sigmoids, normalised_sigmoids, sigmoid, stratified_folds
 from .solvers.svm import solve
-from .solvers.svm_problem import Problems, Solution, certificate, few_points, scores, span
+from .solvers.svm_newton import by_products
+from .solvers.svm_problem import Problems, Solution, certificate, few_points, scores, span, whitened
 
 #: Bytes of points, scores and factors that one batch of problems may take, by device.
 BATCH = {"cpu": 2**28, "cuda": 2**32}
+#: Tables of points and problems, in float64, that fits by products hold, and problems that make products fast: that many are
+#: together where their tables take no more than the points, if `BATCH` has less room.
+TABLES, TOGETHER = 14, 64
 #: Points whose class probabilities are worked out at a time.
 ROWS = 1024
 #: Where libsvm, which ends of itself neither on random labels nor at a tolerance too fine for it, is stopped.
@@ -242,15 +246,21 @@ def _rests(data: Data, targets: torch.Tensor, settings: Settings) -> Iterator[Ba
     """Yield batches of class-against-rest problems over shared points."""
     points, labels, fold, mean = data
     count, dimensions = points.shape
-    kernel = gram = None
+    kernel = gram = white = None
     if settings.squared and settings.backend == "exact" and count < dimensions:
         kernel = few_points(points, mean, settings.C)
     elif settings.squared and settings.backend == "exact":
         gram = points.T @ points
+        if by_products(count, dimensions, len(targets) * (1 + settings.folds)):
+            white = whitened(points, mean, settings.C, gram)
     each = 8 * (12 * count + (3 * dimensions**2 if kernel is None else 0))
-    for some in targets[:, 0].split(max(1, BATCH[points.device.type] // each)):
+    room = BATCH[points.device.type]
+    if white is not None:
+        each = 8 * TABLES * count
+        room = max(room, min(TOGETHER * each, points.nbytes))
+    for some in targets[:, 0].split(max(1, room // each)):
         signs = 2.0 * (labels[None] == some[:, None]).to(points.dtype) - 1
-        yield Problems(points, signs, settings.C, settings.squared, mean, kernel, gram), fold[None], None, []
+        yield Problems(points, signs, settings.C, settings.squared, mean, kernel, gram, white), fold[None], None, []
 
 
 def _pairs(data: Data, targets: torch.Tensor, settings: Settings) -> Iterator[Batch]:

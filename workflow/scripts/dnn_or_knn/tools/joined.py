@@ -10,6 +10,7 @@ from pathlib import Path
 from typing import Any
 
 from ..plan.configuration import load_overlays
+from ..plan.runs import create
 from ..plan.startup import in_order
 from ..runtime.errors import UserError
 
@@ -28,8 +29,8 @@ def joined(configs: Mapping[Path, Config]) -> Config:
     ------
     UserError: naming the key in which two archives differ.
     """
-    (first, whole), *others = configs.items()
-    whole = dict(whole)
+    # Completed: an earlier version's lacks the keys that came since.
+    (first, whole), *others = ((archive, create(config).config) for archive, config in configs.items())
     for archive, config in others:
         for key in sorted((whole.keys() | config.keys()) - {*PARTS, *HOW}):
             _agree(key, whole.get(key), config.get(key), first, archive)

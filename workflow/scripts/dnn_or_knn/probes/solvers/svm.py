@@ -6,7 +6,9 @@ Problem. Minimise over w, b, with f = w·x + b, slack t = 1 − y f and hinge h 
 
 Method. Squared hinge: `newton`. P is piecewise quadratic; a step solves (R + 2C Σ x xᵀ) δ = −∇P over the active points
 (h > 0) and is as long as the minimum along it. Their Gram matrix is kept and changed by the points that become active or
-cease to be; a fold starts from the fit of all points. Of fewer points than dimensions the coefficients are sought instead,
+cease to be; a fold starts from the fit of all points. Of many classes, points and dimensions those would take days: there all
+problems take their steps by conjugate gradients together, by products with points that the Gram matrix of all of them has
+whitened (`newton_by_products`). Of fewer points than dimensions the coefficients are sought instead,
 whose system is the points' kernel, shared by all problems and folds (`pivots`). Hinge, and what Newton's method leaves: `interior_point`, for the
 hinge over the points near the margin while all others keep theirs (`shrunk`). Small pairs start from libsvm's fit (`libsvm`).
 
@@ -26,18 +28,22 @@ from dataclasses import replace
 import torch
 
 from .svm_interior_point import interior_point, shrunk
-from .svm_newton import newton
+from .svm_newton import newton, newton_by_products
 from .svm_pivots import pivots
 from .svm_problem import Problems, Solution, certificate, put
 
 #: Gap of the squared hinge's fit that the hinge's takes for its first guess.
 GUESS = 1e-2
+#: Bytes of Gram matrices at a time of the fits that products with the points leave.
+LEFT = 2**28
 
 
 def solve(problems: Problems, start: Solution | None = None, *, tolerance: float = 1e-6) -> Solution:
     """Minimise the objective of every problem to a relative gap of `tolerance`; `start` solves a related set, or nearly this one."""
     if problems.kernel is not None:
         solution = pivots(problems, problems.kernel, tolerance=tolerance)
+    elif problems.whitened is not None:
+        solution = newton_by_products(problems, problems.whitened, start, tolerance=tolerance)
     elif problems.squared:
         solution = newton(problems, start, tolerance=tolerance)
     elif problems.signs.shape[1] >= 4 * problems.points.shape[-1]:
@@ -54,8 +60,13 @@ def solve(problems: Problems, start: Solution | None = None, *, tolerance: float
     left = torch.nonzero(~(solution.gap <= tolerance))[:, 0]
     if not len(left):
         return solution
-    rest = replace(problems.take(left), kernel=None)
-    other = (interior_point if problems.kernel is None else solve)(rest, tolerance=tolerance)
-    better = torch.nonzero(~(other.gap >= solution.gap[left]))[:, 0]
-    put(solution, left[better], other.take(better))
-    return replace(solution, iterations=solution.iterations + other.iterations)
+    last = problems.kernel is None and problems.whitened is None
+    some = len(left) if problems.whitened is None else max(1, LEFT // (24 * problems.points.shape[-1] ** 2))
+    iterations = 0
+    for which in left.split(some):
+        rest = replace(problems.take(which), kernel=None, whitened=None)
+        other = (interior_point if last else solve)(rest, tolerance=tolerance)
+        better = torch.nonzero(~(other.gap >= solution.gap[which]))[:, 0]
+        put(solution, which[better], other.take(better))
+        iterations = max(iterations, other.iterations)
+    return replace(solution, iterations=solution.iterations + iterations)

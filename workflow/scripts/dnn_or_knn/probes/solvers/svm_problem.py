@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass, replace
+from typing import NamedTuple
 
 import torch
 
@@ -12,6 +13,21 @@ COPIED = 2**26
 PANEL = 256
 #: G + 1/2C (n, n), with G = x·x' + 1 of points as they were, and its inverse.
 Kernel = tuple[torch.Tensor, torch.Tensor]
+
+
+class Whitened(NamedTuple):
+    """Points in coordinates in which the Hessian over all of them is the identity.
+
+    Parameters
+    ----------
+    points: (n, D) float32.
+    basis: (D, D) float64, these coordinates' weights @ basis.T are those of the points as they were.
+    penalty: (D,) float64, R in these coordinates, where it is diagonal; 2C Σ x xᵀ is 1 − penalty.
+    """
+
+    points: torch.Tensor
+    basis: torch.Tensor
+    penalty: torch.Tensor
 
 
 @dataclass(frozen=True)
@@ -27,6 +43,7 @@ class Problems:
     mean: (d,) or (B, d), what was taken off the points.
     kernel: of the points, if they are shared and fewer than their dimensions.
     gram: Σ x xᵀ (d + 1, d + 1) over all points, if they are shared and it is known.
+    whitened: the points, if they are shared and the fits are to be by products with them.
     """
 
     points: torch.Tensor
@@ -36,6 +53,7 @@ class Problems:
     mean: torch.Tensor
     kernel: Kernel | None = None
     gram: torch.Tensor | None = None
+    whitened: Whitened | None = None
 
     def take(self, which: torch.Tensor) -> Problems:
         """Return the problems numbered `which`."""
@@ -123,11 +141,16 @@ def slacks(problems: Problems, weights: torch.Tensor) -> torch.Tensor:
 
 
 def certificate(
-    problems: Problems, weights: torch.Tensor, alpha: torch.Tensor, slack: torch.Tensor | None = None
+    problems: Problems,
+    weights: torch.Tensor,
+    alpha: torch.Tensor,
+    slack: torch.Tensor | None = None,
+    gathered: torch.Tensor | None = None,
 ) -> tuple[torch.Tensor, torch.Tensor]:
     """Return P (B,) and P − D (B,) of weights (B, d + 1) and multipliers (B, n).
 
-    Where Σ α y must be 0, the heavier side is scaled down to the other. `slack` (B, n) is 1 − y f, if the caller has it.
+    Where Σ α y must be 0, the heavier side is scaled down to the other. `slack` (B, n) is 1 − y f, if the caller has it, and
+    `gathered` (B, d + 1) is Σ α y x of a squared hinge.
     """
     signs, C = problems.signs, problems.C
     slack = slacks(problems, weights) if slack is None else slack
@@ -140,7 +163,7 @@ def certificate(
     loss = C * (hinge.square() if problems.squared else hinge)
     rest = loss - alpha * slack + (alpha.square() / (4 * C) if problems.squared else 0)
     inner, intercept = problems.plain(weights)
-    gathered = pull(problems.points, signs * alpha)
+    gathered = pull(problems.points, signs * alpha) if gathered is None else gathered
     penalty = inner.square().sum(1)
     distance = (inner - gathered[:, :-1] - problems.mean * gathered[:, -1:]).square().sum(1)
     if problems.squared:
@@ -181,6 +204,23 @@ def few_points(points: torch.Tensor, mean: torch.Tensor, C: float) -> Kernel:
     kernel = features @ features.T + 1
     kernel.diagonal().add_(0.5 / C)
     return kernel, torch.cholesky_inverse(cholesky(kernel[None])[0])
+
+
+def whitened(points: torch.Tensor, mean: torch.Tensor, C: float, gram: torch.Tensor) -> Whitened:
+    """Return `Problems.whitened` of points (n, d + 1) without their mean (d,), and their Gram matrix, for the squared hinge."""
+    # With the mean, R is the identity.
+    whole = gram.clone()
+    whole[:-1] += mean[:, None] * whole[-1]
+    whole[:, :-1] += whole[:, -1:] * mean
+    bend, axes = torch.linalg.eigh(whole)
+    penalty = 1 / (1 + 2 * C * bend.clamp(min=0))
+    basis = axes * penalty.sqrt()
+    basis[-1] += mean @ basis[:-1]
+    moved = torch.empty(points.shape, dtype=torch.float32, device=points.device)
+    rows = max(1, COPIED // (8 * points.shape[1]))
+    for start in range(0, len(points), rows):
+        moved[start : start + rows] = points[start : start + rows] @ basis
+    return Whitened(moved, basis, penalty)
 
 
 def span(rows: torch.Tensor) -> torch.Tensor:

@@ -182,6 +182,8 @@ def test_archives_of_some_runs_each_are_drawn_together(finished: Project, projec
     )
     done = project.python("workflow/scripts/results.py", "redraw", one, two, "--cores", "1")
     assert done.returncode == 0, done.stdout + done.stderr
+    made, original = ({path.name for path in (results(p) / "claims").iterdir()} for p in (project, finished))
+    assert made == original, "and nothing that the configuration does not ask for"
     for name in ("figures/figure1.png", "figures/figure6.csv", "claims/claims.csv", "measures/replicates.parquet"):
         assert (results(project) / name).read_bytes() == (results(finished) / name).read_bytes(), name
     assert project.python("workflow/scripts/results.py", "verify", "results/tiny").returncode == 0

@@ -18,6 +18,7 @@ from typing import Any
 
 import yaml
 
+from ..plan.atlas import judged
 from ..plan.configuration import PAPER, load_overlays
 from ..plan.startup import FROZEN
 from ..runtime.files import read_json
@@ -36,12 +37,18 @@ def overlay(config: dict[str, Any]) -> dict[str, Any]:
     return config | {key: config[key] | names for key, names in dropped.items()}
 
 
+def is_asked_for(rule: str, config: dict[str, Any]) -> bool:
+    """Return whether a rule has a part in the experiment: Snakemake makes whatever is forced."""
+    return {"later_claims": bool(judged(config)), "choices": bool(config["choices"])}.get(rule, True)
+
+
 def draw(config: dict[str, Any], given: list[str]) -> int:
     """Run the stages after the measures of an experiment that lies under results/, and return Snakemake's exit status.
 
     The runs' tables are put together first where that was not packed.
     """
-    rules = DRAWN if Path("results", config["experiment"], MEASURED).is_file() else ("collect", *DRAWN)
+    rules = [name for name in DRAWN if is_asked_for(name, config)]
+    rules += [] if Path("results", config["experiment"], MEASURED).is_file() else ["collect"]
     with tempfile.TemporaryDirectory() as folder:
         file = Path(folder, f"{config['experiment']}.yaml")
         file.write_text(yaml.safe_dump(overlay(config), sort_keys=False), encoding="utf-8")

@@ -212,6 +212,29 @@ def test_archives_that_do_not_belong_together_are_refused(apart: Callable[..., l
     assert not Path("results").exists()
 
 
+def test_what_runs_were_made_of_goes_along(here: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    store, labels = RESULTS / "digits/store/store.json", RESULTS / "digits/labels/true-labels/seed0/labels.json"
+    make(store, [store.with_name("train_images.npy")], [])
+    make(labels, [labels.with_name("labels.npy")], [store])
+    make(OTHER / "training.json", [], [store, labels])
+    archive.pack(RESULTS, tmp_path / "toy.tar.gz", ["*/*/*/seed1"])
+    monkeypatch.chdir(tmp_path)
+    archive.unpacked([tmp_path / "toy.tar.gz"])
+    assert found() == [] and store.is_file() and labels.is_file() and not RUN.exists()
+
+
+def test_a_measure_that_shows_images_is_not_redrawn_from_parts(tmp_path: Path) -> None:
+    made = create(load_overlays(ROOT / "config" / "demo.yaml"))
+    files.write_json(tmp_path / ".frozen.json", {"config": made.config})
+    for name in made.runs:
+        files.write_json(tmp_path / name / archive.MEASURED, {})
+    with pytest.raises(UserError, match=r"toy: `measures: \{\w+: true\}` is on, and what it shows needs images"):
+        archive._refuse_a_lack(tmp_path, "toy")
+    for measure in ("examples", "geometry", "rewind"):
+        files.write_json(tmp_path / "measures" / f"{measure}.json", {})
+    archive._refuse_a_lack(tmp_path, "toy")
+
+
 @pytest.mark.parametrize("pattern", ["mnist", "figures", "measures/measures.csv", "../toy", "*/*/*/seed7"])
 def test_a_pattern_that_names_no_runs_is_refused(here: Path, tmp_path: Path, pattern: str) -> None:
     with pytest.raises(UserError, match="is no folder with results"):

@@ -91,6 +91,7 @@ def test_what_an_earlier_version_did_not_know_has_its_default(part: Part) -> Non
             lambda c: c["architectures"]["lenet"].update(initialization="he"),
             r"has architectures\.lenet\.initialization: 'he'",
         ),
+        (lambda c: c["keep"].update(weights_every=5), r"has keep\.weights_every: 5, but"),
         (lambda c: c.update(layer_input="mean"), r"has layer_input: 'mean'"),
     ],
 )

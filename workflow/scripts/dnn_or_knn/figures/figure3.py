@@ -19,7 +19,7 @@ def layout(spec: Mapping[str, Any]) -> Layout:
         "P_SAME of k-NN, the fraction of test images to which k-NN on the embedding gives the same class as the network, "
         "against the training step, or against the share of its steps where one network has more than twice another's, "
         "for each architecture; trained on true labels.",
-        "P_SAME of k-NN on test images against training step, architectures compared.",
+        "P_SAME of k-NN on test images over training, architectures compared.",
         rows_by_datasets(spec, ("p_same", f"{P_SAME}(k-NN)", tuple(curves))),
         together=True,
     )

@@ -23,6 +23,7 @@ import zlib
 from collections.abc import Iterator, Sequence
 from pathlib import Path, PurePosixPath
 
+from ..plan.atlas import switched_on
 from ..plan.runs import create
 from ..plan.startup import FROZEN
 from ..runtime.errors import UserError
@@ -63,7 +64,10 @@ def chosen(results: Path, only: Sequence[str]) -> list[Path]:
                 f"--only {pattern}: {results}/{pattern} is no folder with results; such as mnist or '*/*/*/seed0'"
             )
         found.update(below)
-    return sorted(found)
+    # What the runs were made of; archives of one data set may all hold it.
+    datasets = {path.relative_to(results).parts[0] for path in found - {results / FROZEN}}
+    behind = {(name, part) for name in datasets for part in ("store", "labels")}
+    return sorted(found | {path for path in files if path.relative_to(results).parts[:2] in behind})
 
 
 def pack(results: Path, archive: Path, only: Sequence[str] = ()) -> int:
@@ -118,7 +122,7 @@ def unpacked(archives: Sequence[Path], *, whole: bool = False) -> tuple[Path, in
         if others:
             frozen = {path: read_json(folder / FROZEN) for path, folder in folders.items()}
             config = joined({path: content["config"] for path, content in frozen.items()})
-            pieces = {name: count for content in frozen.values() for name, count in content["pieces"].items()}
+            pieces = {name: count for content in frozen.values() for name, count in content.get("pieces", {}).items()}
             write_json(first / FROZEN, frozen[archives[0]] | {"config": config, "pieces": pieces}, sort_keys=False)
             for path in [path for path in packed(first) if path.relative_to(first).parts[0] in OF_ALL]:
                 path.unlink()
@@ -183,15 +187,20 @@ def _join(archive: Path, folder: Path, whole: Path) -> None:
 
 
 def _refuse_a_lack(results: Path, archives: str) -> None:
-    """Raise `UserError` if a run of the configuration has no measures."""
-    lacking = [
-        name for name in create(read_json(results / FROZEN)["config"]).runs if not (results / name / MEASURED).is_file()
-    ]
+    """Raise `UserError` if a run of the configuration has no measures, or if a measure beside the paper's stayed packed."""
+    made = create(read_json(results / FROZEN)["config"])
+    lacking = [name for name in made.runs if not (results / name / MEASURED).is_file()]
     if lacking:
         more = f" (and of {len(lacking) - 1} more runs)" if lacking[1:] else ""
         raise UserError(
             f"{archives} holds no measures of {lacking[0]}{more}; give the archives that do, in one command"
         )
+    for measure in switched_on(made.config):
+        if not (results / "measures" / f"{measure}.json").is_file():
+            raise UserError(
+                f"{archives}: `measures: {{{measure}: true}}` is on, and what it shows needs images and features, which are "
+                "not packed; redraw one archive of the whole experiment instead"
+            )
 
 
 def main(command: str, words: list[str]) -> int:
@@ -203,7 +212,11 @@ def main(command: str, words: list[str]) -> int:
         parser.add_argument("results", type=Path, help="the folder of an experiment")
         parser.add_argument("archive", type=Path, help="the archive to write, .tar.gz")
         parser.add_argument(
-            "--only", nargs="+", default=[], metavar="PATTERN", help="folders of runs, below results/<experiment>"
+            "--only",
+            nargs="+",
+            default=[],
+            metavar="PATTERN",
+            help="at the end: folders of runs, below results/<experiment>",
         )
         args = parser.parse_args(words)
         print(f"{pack(args.results, args.archive, args.only)} files packed into {args.archive}")

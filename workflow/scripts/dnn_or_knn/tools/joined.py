@@ -16,7 +16,7 @@ from ..runtime.errors import UserError
 
 #: Of which there may be others in each archive: mappings by name, and lists of runs.
 PARTS = (*(NAMED := ("datasets", "architectures", "subjects")), "seeds", *(LISTED := ("runs", "more_runs")))
-#: How jobs run and where data lie, which no result depends on.
+#: How jobs run, where data lie and what stays of it, which no number depends on (but `keep.weights_every`).
 HOW = ("data", "jobs", "device", "keep", "shards")
 
 Config = dict[str, Any]
@@ -34,11 +34,13 @@ def joined(configs: Mapping[Path, Config]) -> Config:
     for archive, config in others:
         for key in sorted((whole.keys() | config.keys()) - {*PARTS, *HOW}):
             _agree(key, whole.get(key), config.get(key), first, archive)
+        kept, theirs = whole["keep"]["weights_every"], config["keep"]["weights_every"]
+        _agree("keep.weights_every", kept, theirs, first, archive)
         for key in [key for key in NAMED if key in whole or key in config]:
-            ours, theirs = whole.get(key, {}), config.get(key, {})
-            for name in ours.keys() & theirs.keys():
-                _agree(f"{key}.{name}", ours[name], theirs[name], first, archive)
-            whole[key] = ours | theirs
+            ours, other = whole.get(key, {}), config.get(key, {})
+            for name in ours.keys() & other.keys():
+                _agree(f"{key}.{name}", ours[name], other[name], first, archive)
+            whole[key] = ours | other
         whole["seeds"] = sorted({*whole["seeds"], *config["seeds"]})
         whole |= {key: _runs([*whole[key], *config[key]]) for key in LISTED}
     paper = load_overlays()

@@ -525,6 +525,14 @@ def test_columns_of_training_curves_are_evenly_spaced_also_with_a_short_row(
     assert len(labelled) == len({ax.get_subplotspec().rowspan.start for ax in figure.axes})
 
 
+def test_a_column_of_training_curves_has_its_title_also_where_the_first_row_lacks_it(tmp_path: Path) -> None:
+    runs = [f"{d}/{kind}/seed0" for d in ("mnist", "cifar10") for kind in ("mlp640/true-labels", "lenet/true-labels")]
+    runs.remove("cifar10/mlp640/true-labels/seed0")
+    with style.applied(style.style({})):
+        figure = training_curves.draw(training_curves.data(histories(tmp_path, runs)), runs, {})
+    assert [ax.get_title() for ax in figure.axes if ax.get_title()] == ["MNIST", "CIFAR-10"]
+
+
 def test_the_training_curves_script(tmp_path: Path) -> None:
     runs = ["digits/lenet/true-labels/seed0"]
     histories(tmp_path, runs)

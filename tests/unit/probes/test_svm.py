@@ -546,6 +546,18 @@ def test_gaps_are_those_of_the_weights_at_every_scale(
     assert float(found.gap.max()) <= (1e-6 if offset == 0 else 1e-4)
 
 
+def four_classes(
+    random: np.random.Generator, shape: tuple[int, int], scale: float, distance: float, offset: float
+) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor]:
+    """Return points (n, d + 1) without their mean, two of them equal, the signs (4, n) of each class against the rest, the mean."""
+    labels = np.arange(shape[0]) % 4
+    features = scale * (distance * random.normal(size=(4, shape[1]))[labels] + random.normal(size=shape)) + offset
+    features[5] = features[4]
+    mean = torch.as_tensor(features.mean(0))
+    points = torch.cat([torch.as_tensor(features) - mean, torch.ones(shape[0], 1).double()], 1)
+    return points, torch.as_tensor(np.where(labels == np.arange(4)[:, None], 1.0, -1.0)), mean
+
+
 @settings(deadline=None, max_examples=25)
 @given(
     st.integers(0, 10**6),
@@ -560,12 +572,8 @@ def test_few_points_are_fitted_by_their_kernel_at_every_scale(
 ) -> None:
     """Over all points and without some of them, two of them equal: the gaps are true, and the optimum is the other engines'."""
     random = np.random.default_rng(seed)
-    labels = np.arange(shape[0]) % 4
-    features = scale * (distance * random.normal(size=(4, shape[1]))[labels] + random.normal(size=shape)) + offset
-    features[5] = features[4]
-    mean = torch.as_tensor(features.mean(0))
-    points = torch.cat([torch.as_tensor(features) - mean, torch.ones(shape[0], 1).double()], 1)
-    signs = torch.as_tensor(np.where(labels == np.arange(4)[:, None], 1.0, -1.0) * (random.random((4, shape[0])) < 0.8))
+    points, signs, mean = four_classes(random, shape, scale, distance, offset)
+    signs = signs * torch.as_tensor(random.random((4, shape[0])) < 0.8)
     signs[:, :4] = 2 * torch.eye(4).double() - 1
     plain = Problems(points, signs, C, True, mean)
     problems = replace(plain, kernel=few_points(points, mean, C))
@@ -667,12 +675,7 @@ def test_products_have_true_gaps_at_every_scale(
 ) -> None:
     """Over all points and without some of them, from nothing and from the fit of all: the optimum is the other engines'."""
     random = np.random.default_rng(seed)
-    labels = np.arange(shape[0]) % 4
-    features = scale * (distance * random.normal(size=(4, shape[1]))[labels] + random.normal(size=shape)) + offset
-    features[5] = features[4]
-    mean = torch.as_tensor(features.mean(0))
-    points = torch.cat([torch.as_tensor(features) - mean, torch.ones(shape[0], 1).double()], 1)
-    signs = torch.as_tensor(np.where(labels == np.arange(4)[:, None], 1.0, -1.0))
+    points, signs, mean = four_classes(random, shape, scale, distance, offset)
     plain = Problems(points, signs, C, True, mean)
     white = whitened(points, mean, C, points.T @ points)
     start = None

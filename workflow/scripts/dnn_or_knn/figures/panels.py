@@ -149,8 +149,13 @@ def _shared_steps(table: pd.DataFrame, panels: Sequence[Panel]) -> dict[int, boo
     found = {}
     for column in {panel.column for panel in panels}:
         ends = [last[p.letter] for p in panels if p.column == column and p.letter in last.index]
-        found[column] = not ends or max(ends) <= 2 * min(ends)
+        found[column] = _alike(ends)
     return found
+
+
+def _alike(ends: Sequence[float]) -> bool:
+    """Return whether curves that end at these steps have room on one x-axis: none has more than twice the steps of another."""
+    return not ends or max(ends) <= 2 * min(ends)
 
 
 def _lasts(table: pd.DataFrame) -> pd.DataFrame:
@@ -159,9 +164,8 @@ def _lasts(table: pd.DataFrame) -> pd.DataFrame:
 
 
 def _differ_much(table: pd.DataFrame) -> bool:
-    """Return whether in some panel one curve has more than twice the steps of another, which would leave it no room."""
-    by = _lasts(table).groupby("panel")["x"]
-    return bool((by.max() > 2 * by.min()).any())
+    """Return whether in some panel the curves' steps are too many and too few for one x-axis."""
+    return any(not _alike(list(ends)) for _, ends in _lasts(table).groupby("panel")["x"])
 
 
 def _in_shares(table: pd.DataFrame) -> pd.DataFrame:

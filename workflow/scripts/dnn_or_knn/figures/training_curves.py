@@ -121,7 +121,8 @@ def draw(table: pd.DataFrame, runs: Sequence[str], spec: Mapping[str, Any]) -> F
         here = table[table["panel"] == place.letter]
         right = _panel(ax, here, place.letter)
         kind = f"{architecture_title(place.architecture)}\n{_labels(place.labels)}"
-        if single or place.row == 0:
+        column = [p.row for p in where if p.column == place.column]
+        if single or place.row == min(column):
             head = kind.replace("\n", ", ") if single else dataset_title(place.dataset)
             ax.set_title(head, pad=4)
         style.panel_letter(ax, place.letter)
@@ -130,7 +131,7 @@ def draw(table: pd.DataFrame, runs: Sequence[str], spec: Mapping[str, Any]) -> F
         ax.set_ylabel(LOSS if first else "")
         right.set_ylabel(ACCURACY if last else "")
         right.tick_params(labelright=last)
-        if place.row == max(p.row for p in where if p.column == place.column):
+        if place.row == max(column):
             ax.set_xlabel(STEP)
         if last and not single:
             style.row_head(ax, kind, 30)

@@ -42,8 +42,6 @@ SAME: dict[str, str] = {
     "bef8576a9d12d4ab3d1daf8a65cffaf1161c8ba79a1518cd1789895fe408cfca": "2121cfa355d750b9e19f51e7f6c4ad232daeea1f76243df7e6aa0dec6e03e687",
     # training_curves.py: titles
     "40e211035240637356423edb87b53483ee4244fdfd96c7cc04e3c5faee3f3326": "084fe0dfe949a49a750689e999af2f7743bb1d02786ad5f65e459492c63ab29c",
-    # figures/training_curves.py: runs without a history
-    "fe9e068634024d38b87b02d1dac8f69c322f961a5ceff7f253989204c911b606": "bc4047e9f9135cf45722e0f78202406ac73d6226f589770e3da6a4a1d18585b6",
     # measures.py: runs without a network's outputs
     "31110d40bc9cf7e490d88e53d502632f52ab405d86deff43e226b7d22eca74b6": "b6f81feb586e07d83a0be7d20f9c3896de9f1664ebbfbb4ab824329d468ff695",
     # claims/effects.py: the same

@@ -27,7 +27,7 @@ from ..plan.atlas import switched_on
 from ..plan.runs import create
 from ..plan.startup import FROZEN
 from ..runtime.errors import UserError
-from ..runtime.files import atomic, read_json, sha256, write_json
+from ..runtime.files import atomic, read_json, remove, sha256, write_json
 from .joined import joined
 from .verify import problems, provenance_files
 
@@ -114,8 +114,8 @@ def unpacked(archives: Sequence[Path], *, whole: bool = False) -> tuple[Path, in
     """
     with _scratch() as scratch:
         folders = {path: _extracted(path, Path(scratch, str(number))) for number, path in enumerate(archives)}
-        first, *others = folders.values()
-        for archive, folder in list(folders.items())[1:]:
+        (_, first), *others = folders.items()
+        for archive, folder in others:
             if folder.name != first.name:
                 raise UserError(f"{archive} holds results/{folder.name}, and {archives[0]} results/{first.name}")
             _join(archive, folder, first)
@@ -124,8 +124,8 @@ def unpacked(archives: Sequence[Path], *, whole: bool = False) -> tuple[Path, in
             config = joined({path: content["config"] for path, content in frozen.items()})
             pieces = {name: count for content in frozen.values() for name, count in content.get("pieces", {}).items()}
             write_json(first / FROZEN, frozen[archives[0]] | {"config": config, "pieces": pieces}, sort_keys=False)
-            for path in [path for path in packed(first) if path.relative_to(first).parts[0] in OF_ALL]:
-                path.unlink()
+            for name in OF_ALL:
+                remove(first / name)
         names = " and ".join(map(str, archives))
         if wrong := next(problems(first), None):
             raise UserError(

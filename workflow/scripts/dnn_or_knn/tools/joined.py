@@ -16,8 +16,8 @@ from ..runtime.errors import UserError
 
 #: Of which there may be others in each archive: mappings by name, and lists of runs.
 PARTS = (*(NAMED := ("datasets", "architectures", "subjects")), "seeds", *(LISTED := ("runs", "more_runs")))
-#: How jobs run, where data lie and what stays of it, which no number depends on (but `keep.weights_every`).
-HOW = ("data", "jobs", "device", "keep", "shards")
+#: How jobs run, where data lie and what stays of results, which no number depends on.
+HOW = ("data", "jobs", "device", "shards", "keep.features", "keep.probabilities")
 
 Config = dict[str, Any]
 
@@ -32,15 +32,13 @@ def joined(configs: Mapping[Path, Config]) -> Config:
     # Completed: an earlier version's lacks the keys that came since.
     (first, whole), *others = ((archive, create(config).config) for archive, config in configs.items())
     for archive, config in others:
-        for key in sorted((whole.keys() | config.keys()) - {*PARTS, *HOW}):
+        for key in sorted((whole.keys() | config.keys()) - {*PARTS}):
             _agree(key, whole.get(key), config.get(key), first, archive)
-        kept, theirs = whole["keep"]["weights_every"], config["keep"]["weights_every"]
-        _agree("keep.weights_every", kept, theirs, first, archive)
         for key in [key for key in NAMED if key in whole or key in config]:
-            ours, other = whole.get(key, {}), config.get(key, {})
-            for name in ours.keys() & other.keys():
-                _agree(f"{key}.{name}", ours[name], other[name], first, archive)
-            whole[key] = ours | other
+            ours, theirs = whole.get(key, {}), config.get(key, {})
+            for name in ours.keys() & theirs.keys():
+                _agree(f"{key}.{name}", ours[name], theirs[name], first, archive)
+            whole[key] = ours | theirs
         whole["seeds"] = sorted({*whole["seeds"], *config["seeds"]})
         whole |= {key: _runs([*whole[key], *config[key]]) for key in LISTED}
     paper = load_overlays()
@@ -48,8 +46,8 @@ def joined(configs: Mapping[Path, Config]) -> Config:
 
 
 def _agree(key: str, one: Any, other: Any, first: Path, archive: Path) -> None:
-    """Raise `UserError` if two archives' values of a key differ, naming the innermost key that does."""
-    if one == other:
+    """Raise `UserError` if two archives' values of a key differ and count, naming the innermost key that does."""
+    if one == other or key in HOW:
         return
     if isinstance(one, Mapping) and isinstance(other, Mapping):
         for name in sorted(one.keys() | other.keys()):

@@ -31,6 +31,10 @@ def main(args):
     if what == "threads":
         import torch
         print(os.environ["OMP_NUM_THREADS"], torch.get_num_threads())
+    if what == "cycle":
+        class Told:
+            def __del__(self): print("collected")
+        Told.itself = Told()
 sys.exit(command_line.run(main, command_line.parser("A stage.")))
 """
 
@@ -81,6 +85,11 @@ def test_a_wrong_specification_is_refused(spec: str) -> None:
         [sys.executable, "-c", PROGRAM, "--spec", spec], cwd=SCRIPTS, capture_output=True, text=True, check=False
     )
     assert done.returncode == 2 and done.stderr.count("\n") == 1 and done.stderr.startswith("error: argument --spec")
+
+
+def test_a_job_that_ends_does_not_look_through_all_that_it_imported(tmp_path: Path) -> None:
+    output, error = start("cycle", tmp_path / "log").communicate()
+    assert (output, error.startswith("done in")) == ("", True)
 
 
 @pytest.mark.parametrize("program", sorted(command_line.KEYS))

@@ -18,6 +18,7 @@ from dnn_or_knn.plan import datasets, runs
 from dnn_or_knn.plan.configuration import load_overlays
 from dnn_or_knn.plan.specifications import Jobs
 from dnn_or_knn.runtime.errors import UserError
+from dnn_or_knn.runtime.files import write_json
 from dnn_or_knn.tools import disk, verify
 from own_features import CLASSES, TEST, TRAIN, drawn, npy, npz, plan
 
@@ -290,7 +291,7 @@ def test_a_measure_is_made_of_the_runs_that_have_what_it_reads() -> None:
             plan({"one": of}, measures={name: True})
 
 
-def test_given_features_stay_and_are_counted(capsys: pytest.CaptureFixture[str]) -> None:
+def test_given_features_stay_and_are_counted() -> None:
     jobs = plan({"mine": {"features": {0: npz(Path("a.npz"), **drawn()), 7: {"block": "a.npz", "embedding": "a.npz"}}}})
     (run,) = jobs.experiment.runs.values()
     assert jobs.config["keep"]["features"] == "until-probed"
@@ -304,6 +305,26 @@ def test_given_features_stay_and_are_counted(capsys: pytest.CaptureFixture[str])
     toy.make(jobs, *TAKEN)
     disk.release(jobs.experiment)
     assert (RUN / "features/layers000007/step000007_block_train.npy").is_file()
+
+
+def test_disk_asks_to_release_what_can_be_released(capsys: pytest.CaptureFixture[str]) -> None:
+    npz(Path("a.npz"), **drawn())
+    jobs = plan({"mine": {"features": {0: "a.npz", 7: {"block": "a.npz", "embedding": "a.npz"}}}})
+    toy.make(jobs, *TAKEN)
+    write_json(Path("given.yaml"), jobs.config)
+    words = ["--configfile", "given.yaml"]
+    assert disk.main("disk", words) == 0
+    said = capsys.readouterr().out
+    assert "Features of 2 shards lie on disk now" in said and "Those of 2 were given and stay" in said
+    assert "--release" not in said and "released" not in said, "there is nothing that could be"
+    dropped = RUN.with_name("seed1") / "features/steps000000-000000"
+    dropped.mkdir(parents=True)
+    assert disk.main("disk", words) == 0
+    said = capsys.readouterr().out
+    assert "Features of 3 shards" in said and "Those of 2 were given" in said and "given.yaml --release" in said
+    assert disk.main("disk", [*words, "--release"]) == 0
+    said = capsys.readouterr().out
+    assert not dropped.exists() and "Features of 2 shards" in said and "--release" not in said
 
 
 # What comes of it.

@@ -245,6 +245,7 @@ class Jobs(Measuring, Probing, Importing):
             memorized=measures["memorized"],
             nearly_memorized=measures["nearly_memorized"],
             **({} if run.logits else {"alone": True}),
+            **given.measured(run.given),
         )
 
     def collect(self, _wildcards: Wildcards) -> str:

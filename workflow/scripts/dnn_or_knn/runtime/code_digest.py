@@ -30,8 +30,10 @@ SAME: dict[str, str] = {
     "f798e1f7a290225d7129e10748199c74d75615286978288fcdd2f53bf75afcb6": "c52b818cc46e6036be08847237be2b4403b0b6b5051fbb0e44744c190c62902f",
     # features/job.py: images that stay on disk
     "d5e77872586f72c433d3cb432bda8e6d68c9f128e53ce83e2d61d01da5269103": "1cd24561c33a8749149b9fe5819fe68cef339be165c2b72dd48b6b420bb5dcd3",
-    # features/extraction.py: both
-    "c3e94f99237983f3d5359877bd82733aee7bc6e9d4300dd89e1b79e508fd69cf": "11258f422784985cd852165b82ac896b2017639822665877d21940c3a624a1ee",
+    # features/extraction.py: both; batches of large images
+    "aa9c18997540a59b71926e18551309ce4585d84f035a33445a48f8e2e743e8ee": "11258f422784985cd852165b82ac896b2017639822665877d21940c3a624a1ee",
+    # atlas/rewind.py: batches of large images
+    "60e1c174d8e0fc02ce1b1bba6e79a0f09232b220675090e2c902a9b561aed7c8": "b5bc7de5c21f9d166fe8aa4ccaa10b6b662ac9d26c434d152135700b6cab01cc",
     # features/dumps.py: a sentence about given features, runs whose features stay
     "384b6c4d7bb7dd2e1f242150e68a98e99f770639d2e37cc4ed6ce703d9b4b3e9": "6f43a09c9d03e7b67f1559cda2d006d15d024329d478dd833f9b634064ced6df",
     # data/downloads.py: unpacked files without a checksum

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import copy
 import json
 import subprocess
 from collections.abc import Callable
@@ -616,16 +617,42 @@ def test_figure_of_the_claims_is_fit_for_print():
     """Text of one size, none of it cut or on another, reasons in place of what could not be computed."""
     made = world()
     del made.runs["cifar10", DEEP, "overfit"]
+    labels = fit_for_print(paper_claims.judge(study([made])))
+    assert "run missing" in {text.get_text() for text in labels}
+
+
+def test_a_remark_that_is_longer_than_its_axis_is_wide_is_readable_whole(held):
+    """On lines of its own, with no other row or point under it."""
+    notes = [
+        "no step at which both networks are trained",
+        "accuracy rises by 0.012 over the depth, too little to halve",
+        "fewer than three evaluations: no trend",
+    ]
+    judged = copy.deepcopy(held)
+    panel = judged[1]["effects"]
+    for effect, note in zip(panel[1:], [*notes, *notes[::-1]], strict=False):
+        effect |= {"value": None, "low": None, "high": None, "verdict": TOO_SMALL, "note": note}
+    said = [" ".join(text.get_text().split("\n")) for text in fit_for_print(judged)]
+    for note in notes:
+        assert said.count(note.split(":")[0]) == 2
+    assert not [text for text in said if "…" in text]
+
+
+def fit_for_print(judged: list[dict[str, Any]]) -> list[Any]:
+    """Draw the figure, see that no text is cut or on another, and return its axes' labels and remarks."""
     look = style.style({})
     with style.applied(look):
-        drawing = draw(paper_claims.judge(study([made])), look)
+        drawing = draw(judged, look)
         drawing.canvas.draw()
     labels = [text for ax in drawing.axes for text in (*ax.get_yticklabels(), *ax.texts)]
     drawn = [text for text in (*drawing.texts, *labels, *drawing.legends[0].get_texts()) if text.get_text()]
     assert {text.get_fontsize() for text in drawn} == {7.0}
-    assert "run missing" in {text.get_text() for text in labels}
     boxes = [text.get_window_extent() for text in drawn]
     assert all(b.x0 >= 0 and b.x1 <= drawing.bbox.x1 and b.y0 >= 0 and b.y1 <= drawing.bbox.y1 for b in boxes)
     for i, box in enumerate(boxes):
         for j in range(i):
             assert not box.padded(-1).overlaps(boxes[j].padded(-1)), (drawn[i].get_text(), drawn[j].get_text())
+    for ax in drawing.axes:
+        inside = ax.get_window_extent()
+        assert all(inside.x0 <= b.x0 and b.x1 <= inside.x1 for b in (text.get_window_extent() for text in ax.texts))
+    return labels

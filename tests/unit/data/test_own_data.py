@@ -12,6 +12,7 @@ import pytest
 import torch
 from dnn_or_knn.data.loaders.common import load, write_store
 from dnn_or_knn.data.streaming import Streamed
+from dnn_or_knn.features import extraction
 from dnn_or_knn.plan import datasets, runs
 from dnn_or_knn.plan.configuration import load_overlays
 from dnn_or_knn.plan.specifications import Jobs
@@ -251,8 +252,9 @@ def test_linked_folders_are_seen_and_neither_loops_nor_broken_links_stop_it(tmp_
 def test_large_images_stay_on_disk(tmp_path: Path) -> None:
     paint(tmp_path / "root", 2)
     block = {"loader": "folder", "root": str(tmp_path / "root"), "size": 65}
-    for rule in ("train", "features"):
-        spec = told(jobs({"mine": block}), rule)
+    made = jobs({"mine": block}, measures={"rewind": True})
+    for rule in ("train", "features", "measure_weights"):
+        spec = told(made, rule)
         assert spec["stream"] is True and "dnn_or_knn/data/streaming.py" in spec["code"]["files"]
     run = {
         "architectures": ["lenet"],
@@ -264,6 +266,21 @@ def test_large_images_stay_on_disk(tmp_path: Path) -> None:
     }
     with pytest.raises(UserError, match="layer_input: mean"):
         jobs({"mine": block}, runs=[run])
+
+
+@pytest.mark.parametrize(("size", "batch"), [(64, None), (65, 96), (128, 25), (224, 8), (900, 1)])
+def test_a_cpu_evaluates_fewer_images_where_they_are_large(tmp_path: Path, size: int, batch: int | None) -> None:
+    """So that what the layers make of a batch has no more numbers than it has of small ones, whose batches stay as they were."""
+    paint(tmp_path / "root", 2)
+    made = jobs({"mine": {"loader": "folder", "root": str(tmp_path / "root"), "size": size}}, measures={"rewind": True})
+    for rule in ("features", "measure_weights"):
+        spec = told(made, rule)
+        assert spec.get("cpu_batch") == batch
+        wanted = min(batch or extraction.CPU_BATCH, 100)
+        assert extraction.batch_of(spec, torch.device("cpu")) == wanted
+        assert extraction.batch_of(spec | {"batch_size": 1}, torch.device("cpu")) == 1
+        assert extraction.batch_of(spec, torch.device("cuda")) == made.config["jobs"]["evaluation_batch"]
+    assert "cpu_batch" not in told(made, "train"), "training takes the batch that the configuration names"
 
 
 def test_torchvisions_classes_take_one_line() -> None:

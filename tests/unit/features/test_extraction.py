@@ -162,6 +162,24 @@ def test_every_layer_is_that_of_one_image_at_a_time(made, tmp_path, batch_size):
         assert found.dtype == np.float32
 
 
+def test_large_images_are_taken_in_the_batches_that_the_specification_names(made, tmp_path, monkeypatch):
+    """What the layers make of a batch is the memory of an extraction from disk."""
+    seen: list[int] = []
+    of = extraction.forward_function
+
+    def counted(*args: Any, **options: Any) -> Any:
+        forward = of(*args, **options)
+        return lambda images: (seen.append(len(images)), forward(images))[1]
+
+    monkeypatch.setattr(extraction, "forward_function", counted)
+    assert run(made, tmp_path / "few", {"steps": [3], "stream": True, "cpu_batch": 4}) == 0
+    assert seen == [4] * 5 + [3] + [4] * 2 + [1]
+    record = files.read_json(tmp_path / "few/features/shard.provenance.json")
+    assert record["evaluations"]["3"]["batch_size"] == 4
+    assert run(made, tmp_path / "asked", {"steps": [3], "stream": True, "batch_size": 4}) == 0
+    assert contents(tmp_path / "few") == contents(tmp_path / "asked")
+
+
 def test_manifest_says_what_was_written(made, tmp_path):
     assert run(made, tmp_path, {"layers": "hidden", "steps": [6], "input_layer": "mean"}) == 0
     facts = files.read_json(tmp_path / "features" / "shard.json")

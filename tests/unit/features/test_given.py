@@ -18,6 +18,7 @@ from dnn_or_knn.plan import datasets, runs
 from dnn_or_knn.plan.configuration import load_overlays
 from dnn_or_knn.plan.specifications import Jobs
 from dnn_or_knn.runtime.errors import UserError
+from dnn_or_knn.runtime.files import write_json
 from dnn_or_knn.tools import disk, verify
 from own_features import CLASSES, TEST, TRAIN, drawn, npy, npz, plan
 
@@ -236,6 +237,8 @@ def test_a_changed_array_makes_what_reads_it_stale_and_nothing_else(tmp_path: Pa
         ({"features": {0: {"embedding": 3}}}, "subjects.mine.features has 3 at embedding; write step"),
         ({"features": {0: "a.npz", 7: "a.npz", "00": "a.npz"}}, "features has the step 0 twice, as '0' and as '00'; keep one"),
         ({"features": {0: 4}}, "subjects.mine.features has 4 at 0; write a file"),
+        ({"features": {0: {"a": "a.npz", "b": "a.npz", "embedding": "a.npz"}, 5: {"b": "a.npz", "a": "a.npz", "embedding": "a.npz"}}},
+         "subjects.mine.features has b before a at one step, and after it at another; write the layers of each step in"),
         ({"features": {"../x": "a.npz", "embedding": "a.npz"}}, "a layer '../x'; use letters"),
         ({"features": "a.npz", "network": "torchvision:resnet18"}, "has features and network; give features alone"),
         ({"features": "a.npz", "checkpoints": {0: "a.pt"}}, "has features and checkpoints"),
@@ -290,7 +293,7 @@ def test_a_measure_is_made_of_the_runs_that_have_what_it_reads() -> None:
             plan({"one": of}, measures={name: True})
 
 
-def test_given_features_stay_and_are_counted(capsys: pytest.CaptureFixture[str]) -> None:
+def test_given_features_stay_and_are_counted() -> None:
     jobs = plan({"mine": {"features": {0: npz(Path("a.npz"), **drawn()), 7: {"block": "a.npz", "embedding": "a.npz"}}}})
     (run,) = jobs.experiment.runs.values()
     assert jobs.config["keep"]["features"] == "until-probed"
@@ -304,6 +307,26 @@ def test_given_features_stay_and_are_counted(capsys: pytest.CaptureFixture[str])
     toy.make(jobs, *TAKEN)
     disk.release(jobs.experiment)
     assert (RUN / "features/layers000007/step000007_block_train.npy").is_file()
+
+
+def test_disk_asks_to_release_what_can_be_released(capsys: pytest.CaptureFixture[str]) -> None:
+    npz(Path("a.npz"), **drawn())
+    jobs = plan({"mine": {"features": {0: "a.npz", 7: {"block": "a.npz", "embedding": "a.npz"}}}})
+    toy.make(jobs, *TAKEN)
+    write_json(Path("given.yaml"), jobs.config)
+    words = ["--configfile", "given.yaml"]
+    assert disk.main("disk", words) == 0
+    said = capsys.readouterr().out
+    assert "Features of 2 shards lie on disk now" in said and "Those of 2 were given and stay" in said
+    assert "--release" not in said and "released" not in said, "there is nothing that could be"
+    dropped = RUN.with_name("seed1") / "features/steps000000-000000"
+    dropped.mkdir(parents=True)
+    assert disk.main("disk", words) == 0
+    said = capsys.readouterr().out
+    assert "Features of 3 shards" in said and "Those of 2 were given" in said and "given.yaml --release" in said
+    assert disk.main("disk", [*words, "--release"]) == 0
+    said = capsys.readouterr().out
+    assert not dropped.exists() and "Features of 2 shards" in said and "--release" not in said
 
 
 # What comes of it.
@@ -328,6 +351,25 @@ def test_what_is_taken_over_is_what_was_given() -> None:
     training = json.loads((RUN / "training.json").read_text())
     assert [(p["name"], p["dimensions"]) for p in training["probe_points"]] == [("block", 9), ("embedding", toy.WIDTH)]
     assert list(verify.problems(Path("results/given"))) == []
+
+
+@pytest.mark.parametrize("logits", [True, False])
+def test_layers_stand_in_the_networks_order_where_steps_have_some_of_them(logits: bool) -> None:
+    """Not in that of their first appearance, which has the second block before the first."""
+    a = npz(Path("a.npz"), **drawn(logits=logits))
+    some = {"block2": a, "embedding": a}
+    jobs = plan({"mine": {"features": {0: some, 7: {"embedding": a, "block1": a, "block2": a, "block3": a}}}})
+    toy.make(jobs, *TAKEN, "probe", "measures")
+    names = ["block1", "block2", "block3", "embedding"]
+    table = pd.read_parquet(RUN / "measures/measures.parquet")
+    places = table[["layer", "layer_index"]].drop_duplicates().sort_values("layer_index")
+    assert list(places.layer) == names and list(places.layer_index) == [0, 1, 2, 3]
+    assert set(table[table.layer == "block2"].step) == {0, 7}
+    assert [point["name"] for point in json.loads((RUN / "training.json").read_text())["probe_points"]] == names
+    # Where the order of appearance is the network's, nothing is told, and nothing becomes stale.
+    other = plan({"mine": {"features": {0: {"block1": a, **some}, 7: {"block1": a, "block2": a, "block3": a, **some}}}})
+    told = [[json.loads(task.spec) for task in of.tasks if task.rule == "measures"] for of in (jobs, other)]
+    assert ["layers" in spec for specs in told for spec in specs] == [True, False]
 
 
 def test_without_logits_accuracies_are_measured_and_nothing_else() -> None:

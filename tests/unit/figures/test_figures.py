@@ -309,6 +309,28 @@ def test_figure_4_shows_the_layers_in_order_and_the_network() -> None:
     assert texts.count("640") == 5 and "(g)" in texts and "block 3" in texts
 
 
+def test_figure_4_has_one_axis_for_panels_of_different_layers() -> None:
+    """As where images of other sizes go through other stages: each point stands above its layer's name, in the network's order."""
+    measures, runs = tables()
+    lacking = {"mnist": "unit_1_2", "cifar10": "unit_3_1"}
+    kept = measures[measures["layer"] != measures["dataset"].map(lacking)].copy()
+    for name, layer in lacking.items():
+        after = (kept["dataset"] == name) & (kept["layer_index"] > synthetic.LAYERS.index(layer))
+        kept.loc[after, "layer_index"] -= 1
+    shuffled = kept.sample(frac=1, random_state=0).drop_duplicates(
+        ["dataset", "architecture", "labels", "seed", "step", "layer", "split", "model"]
+    )
+    figure, table = draw(4, (shuffled, runs), specification(4))
+    shown = table[is_drawn(table)]
+    lowest = axes_of(figure)[-2]
+    assert tuple(label.get_text() for label in lowest.get_xticklabels()) == synthetic.LAYERS
+    names = dict(enumerate(synthetic.LAYERS))
+    assert (shown["x"].map(names) == shown["layer"]).all()
+    assert by_gid(figure, "a/k-NN, train")[0].get_xdata().tolist() == [
+        n for n in range(1, 15) if names[n] != "unit_1_2"
+    ]
+
+
 def test_figure_4_does_not_count_pixels_where_the_probes_see_means() -> None:
     for spec, shown in ((specification(4), "pixels"), (specification(4, input_layer="mean"), "means")):
         figure, _ = draw(4, tables(), spec)

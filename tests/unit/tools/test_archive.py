@@ -223,6 +223,32 @@ def test_what_runs_were_made_of_goes_along(here: Path, tmp_path: Path, monkeypat
     assert found() == [] and store.is_file() and labels.is_file() and not RUN.exists()
 
 
+def test_a_part_is_packed_while_another_is_unfinished_or_damaged(
+    here: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Only what travels is looked at, and all of that is."""
+    make(OTHER / "training.json", [OTHER / "history.csv"], [])
+    (RUN / "training.json").unlink()
+    (RUN / "notes.txt").write_text("no result's")
+    altered(FIGURE.with_suffix(".pdf"))
+    with pytest.raises(UserError, match=r"is not packed, since .*training\.json, which is missing"):
+        archive.pack(RESULTS, tmp_path / "whole.tar.gz")
+    assert archive.pack(RESULTS, tmp_path / "part.tar.gz", ["*/*/*/seed1"]) == 4
+    for path, damage, words in (
+        (OTHER / "history.csv", altered, r"history\.csv is damaged"),
+        (OTHER / "notes.txt", Path.touch, r"notes\.txt belongs to no result"),
+    ):
+        before = path.read_bytes() if path.exists() else None
+        damage(path)
+        with pytest.raises(UserError, match=rf"results/toy is not packed, since .*{words}"):
+            archive.pack(RESULTS, tmp_path / "other.tar.gz", ["*/*/*/seed1"])
+        path.unlink() if before is None else path.write_bytes(before)
+    assert not (tmp_path / "whole.tar.gz").exists() and not (tmp_path / "other.tar.gz").exists()
+    monkeypatch.chdir(tmp_path)
+    archive.unpacked([tmp_path / "part.tar.gz"])
+    assert found() == [] and (OTHER / "history.csv").is_file() and not RUN.exists()
+
+
 def test_a_measure_that_shows_images_is_not_redrawn_from_parts(tmp_path: Path) -> None:
     made = create(load_overlays(ROOT / "config" / "demo.yaml"))
     files.write_json(tmp_path / ".frozen.json", {"config": made.config})

@@ -111,7 +111,7 @@ class Asked:
             for split, pixels in splits.items()
         }
         torch.backends.cudnn.benchmark, torch.backends.cudnn.deterministic = False, True
-        self.batch_size = spec["batch_size"] if device.type == "cuda" else min(spec["batch_size"], extraction.CPU_BATCH)
+        self.batch_size = extraction.batch_of(spec, device)
         self.own = part.given["train"] == part.true["train"]
         draw = spec["bootstrap"]
         self.draws = draw_counts(len(self.own), draw["replicates"], seed=draw["seed"], split="train").astype(np.float64)

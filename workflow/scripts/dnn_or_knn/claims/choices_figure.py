@@ -23,6 +23,8 @@ COLUMNS = 3
 ROW, LINE, TICKS, BETWEEN, LEGEND = 0.138, 0.118, 0.17, 0.13, 0.4
 #: Widths in inches: beside the names, between the axis and the verdict, between panels.
 GAP, SPACE = 0.05, 0.1
+#: Of a choice's name, and of what is said in place of a mark.
+LETTERS = 24
 #: How pale a row is that the choice leaves as it was.
 PALE = 0.42
 #: A choice runs off the axis where leaving it out makes the axis this many times finer; at most `OFF` choices do.
@@ -41,7 +43,7 @@ def draw(shown: Sequence[Panel], style: Mapping[str, Any]) -> Figure:
     figure = new_figure(width, 1.0)
     figure.set_layout_engine("none")
     columns = min(COLUMNS, len(shown))
-    names = [clipped(row.choice, 24) for row in shown[0].rows]
+    names = [clipped(row.choice, LETTERS) for row in shown[0].rows]
     edge = max(text_width(name, small, "bold") for name in names) + 2 * GAP
     words = text_width(f"{NOT_SUPPORTED}{ELSEWHERE}", small, "bold") + GAP
     across = (width - edge + SPACE) / columns
@@ -129,7 +131,7 @@ def _mark(ax: Axes, place: int, claim: int, row: Row, size: float) -> None:
     """Draw the weakest cell with its interval, and ticks for all cells; say in words what has no place on the axis."""
     gid = f"{claim}|{row.choice}"
     if row.effect is None:
-        _say(ax, place, reason(row.note), "center", size, INCONCLUSIVE, gid)
+        _say(ax, place, clipped(reason(row.note), LETTERS), "center", size, INCONCLUSIVE, gid)
         return
     colour, marker, _ = VERDICTS[row.effect["verdict"]]
     alpha = 1 if row.touched or row.choice == REFERENCE else PALE

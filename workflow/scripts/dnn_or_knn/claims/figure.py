@@ -18,7 +18,7 @@ from ..figures.style import new_figure
 from .words import INCONCLUSIVE, TOO_SMALL, VERDICTS
 
 SUPPORTS = "#e7f1e9"
-#: Heights in inches: of a row, of a line of a title, of an axis' numbers and the space below them, of the legend.
+#: Heights in inches: of a row or a line of a remark, of a line of a title, of an axis' numbers and the space below them, of the legend.
 ROW, LINE, TICKS, LEGEND = 0.135, 0.125, 0.27, 0.25
 #: Where a column's axis begins and how wide it is, as a fraction of the column.
 LEFT, WIDE = 0.41, 0.56
@@ -28,22 +28,33 @@ Panel = list[dict[str, Any]]
 
 
 class Part(NamedTuple):
-    """One part of a claim: its number, its title in lines, its effects, one for each cell."""
+    """One part of a claim: its number, its title in lines, its effects, one for each cell, with their remarks in lines."""
 
     claim: int
     title: list[str]
     effects: Panel
+    remarks: list[list[str]]  #: why an effect could not be computed; no lines where it could
+
+    @property
+    def edges(self) -> np.ndarray:
+        """Where the effects' rows begin and end on the axis: each is as high as its remark has lines, 1 at least."""
+        return np.cumsum([-0.5, *(max(1, len(remark)) for remark in self.remarks)])
+
+    @property
+    def inner(self) -> float:
+        """The height of the axis in inches."""
+        return float(self.edges[-1] - self.edges[0]) * ROW
 
     @property
     def height(self) -> float:
-        return len(self.title) * LINE + len(self.effects) * ROW + TICKS
+        return len(self.title) * LINE + self.inner + TICKS
 
 
 def draw(judged: list[dict[str, Any]], style: Mapping[str, Any]) -> Figure:
     """Return the figure: a panel for each part of each claim in two columns, a row for each cell.
 
     The shaded side of the dashed threshold supports the claim. An effect that could not be computed has its reason in
-    place of a point. Each point's gid is ``<claim>|<part>|<cell>``.
+    place of a point, whole, on as many lines as it takes. Each point's gid is ``<claim>|<part>|<cell>``.
     """
     width = float(style["width"])
     columns = _columns(judged, width / 2)
@@ -54,9 +65,8 @@ def draw(judged: list[dict[str, Any]], style: Mapping[str, Any]) -> Figure:
         top = height - LEGEND
         for part in parts:
             below = top - len(part.title) * LINE
-            inner = len(part.effects) * ROW
-            box = ((column + LEFT) / 2, (below - inner) / height, WIDE / 2, inner / height)
-            _panel(figure.add_axes(box), part.effects)
+            box = ((column + LEFT) / 2, (below - part.inner) / height, WIDE / 2, part.inner / height)
+            _panel(figure.add_axes(box), part)
             figure.text(
                 (column + 0.01) / 2,
                 (below + 0.04) / height,
@@ -74,7 +84,12 @@ def draw(judged: list[dict[str, Any]], style: Mapping[str, Any]) -> Figure:
 def _columns(judged: list[dict[str, Any]], width: float) -> tuple[list[Part], list[Part]]:
     """Return the parts, in order, as two columns of about equal height; `width` is that of a column in inches."""
     parts = [
-        Part(claim["claim"], wrapped(_title(claim, effects[0]), SIZE, 0.97 * width, "bold"), effects)
+        Part(
+            claim["claim"],
+            wrapped(_title(claim, effects[0]), SIZE, 0.97 * width, "bold"),
+            effects,
+            [_remark(effect, 0.97 * WIDE * width) for effect in effects],
+        )
         for claim in judged
         for _, group in groupby(_sorted(claim), lambda effect: effect["part"])
         if (effects := list(group))
@@ -96,12 +111,18 @@ def _sorted(claim: dict[str, Any]) -> Panel:
     return sorted(claim["effects"], key=lambda effect: parts.index(effect["part"]))
 
 
-def _panel(ax: Axes, panel: Panel) -> None:
+def _remark(effect: dict[str, Any], width: float) -> list[str]:
+    """Return why an effect could not be computed, in lines no wider than `width` inches; none where it could."""
+    return wrapped(reason(effect["note"]), SIZE, width) if effect["value"] is None else []
+
+
+def _panel(ax: Axes, part: Part) -> None:
     """Draw one part of a claim."""
+    panel, edges = part.effects, part.edges
     first = panel[0]
     low, high = _limits(panel)
     ax.set_xlim(low, high)
-    ax.set_ylim(len(panel) - 0.5, -0.5)
+    ax.set_ylim(edges[-1], edges[0])
     supporting = {
         "above": (first["threshold"], high),
         "below": (low, first["threshold"]),
@@ -110,27 +131,31 @@ def _panel(ax: Axes, panel: Panel) -> None:
     ax.axvspan(*supporting, color=SUPPORTS, zorder=0, linewidth=0)
     for limit in {-first["threshold"], first["threshold"]} if first["relation"] == "within" else {first["threshold"]}:
         ax.axvline(limit, color="#333333", linewidth=0.8, dashes=(3, 2), zorder=1)
-    for place, effect in enumerate(panel):
-        _effect(ax, place, effect)
-    ax.set_yticks(range(len(panel)), [_label(effect) for effect in panel], fontsize=SIZE)
+    places = (edges[:-1] + edges[1:]) / 2
+    for place, effect, remark in zip(places, panel, part.remarks, strict=True):
+        _effect(ax, place, effect, remark)
+    ax.set_yticks(places, [_label(effect) for effect in panel], fontsize=SIZE)
     ax.tick_params(axis="x", labelsize=SIZE, pad=1)
     ax.tick_params(axis="y", length=0, pad=2)
     ax.locator_params(axis="x", nbins=4)
     ax.xaxis.set_major_formatter("{x:g}")
 
 
-def _effect(ax: Axes, place: int, effect: dict[str, Any]) -> None:
+def _effect(ax: Axes, place: float, effect: dict[str, Any], remark: list[str]) -> None:
     colour, marker = VERDICTS[effect["verdict"]][:2]
     gid = f"{effect['claim']}|{effect['part']}|{effect['cell']}"
     if effect["value"] is None:
         ax.text(
             0.5,
             place,
-            reason(effect["note"], 34),
+            "\n".join(remark),
             transform=ax.get_yaxis_transform(),
             fontsize=SIZE,
+            linespacing=1.15,
             ha="center",
-            va="center_baseline",
+            va="center"
+            if len(remark) > 1
+            else "center_baseline",  # of which only the first line would be in the middle
             color=VERDICTS[effect["verdict"]].colour,
             bbox={"facecolor": "white", "edgecolor": "none", "pad": 0.3, "alpha": 0.8},
         )
@@ -167,11 +192,11 @@ def _label(effect: dict[str, Any]) -> str:
     return effect["cell"] if effect["decides"] else f"({effect['cell']})"
 
 
-def reason(note: str, length: int = 24) -> str:
+def reason(note: str) -> str:
     """Return why nothing could be computed in a few words; the table has all of them."""
     absent = re.search(r" has (no \S+) at ", note)
     short = absent[1] if absent else note.split(":")[0].split(" in ")[0]
-    return "undecided" if "/" in short or not short else clipped(short, length)
+    return "undecided" if "/" in short or not short else short
 
 
 def clipped(text: str, length: int) -> str:

@@ -182,15 +182,26 @@ def arithmetic(
     Parameters
     ----------
     network, splits: as in `Job`, still on the CPU.
-    spec: "batch_size", images at a time on a GPU (the CPU takes at most `CPU_BATCH`), and "compile", whether it may be.
+    spec: see `batch_of`, and "compile", whether it may be compiled.
     kept: evaluations of the whole run whose weights are kept.
     device, precision: what `gpus.resolve` and `numerics.set_precision` returned.
     """
     cuda = device.type == "cuda"
     work = kept * sum(map(len, splits.values()))
     compiled = cuda and spec["compile"] and _flop(network, splits["train"]) * work >= COMPILE_FROM
-    batch_size = spec["batch_size"] if cuda else min(spec["batch_size"], CPU_BATCH)
-    return {"device": device.type, "precision": precision, "batch_size": batch_size, "compiled": compiled}
+    return {"device": device.type, "precision": precision, "batch_size": batch_of(spec, device), "compiled": compiled}
+
+
+def batch_of(spec: Mapping[str, Any], device: torch.device) -> int:
+    """Return how many images are evaluated at a time.
+
+    Parameters
+    ----------
+    spec: "batch_size", those of a GPU; a CPU takes at most `CPU_BATCH`, or "cpu_batch" of images that are large.
+    """
+    if device.type == "cuda":
+        return int(spec["batch_size"])
+    return int(min(spec["batch_size"], spec.get("cpu_batch", CPU_BATCH)))
 
 
 def extract(job: Job, *, device: torch.device) -> dict[str, Any]:

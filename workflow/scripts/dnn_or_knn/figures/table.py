@@ -13,6 +13,7 @@ from typing import Any, NamedTuple
 import numpy as np
 import pandas as pd
 
+from ..ordering import merged
 from .style import Look
 
 #: The columns of a figure's CSV. `quantity` is the axis with its unit; `series` the legend's word for the curve,
@@ -132,6 +133,7 @@ def assemble(measures: pd.DataFrame, runs: pd.DataFrame, layout: Layout, spec: M
         notes = [f"not configured: {name}" for name in spec["missing"]] or ["no data set or network is configured"]
         parts = [pd.DataFrame([{"series": "missing", "note": note} for note in notes], columns=COLUMNS)]
     whole = pd.concat([part.astype(object) for part in parts], ignore_index=True).astype({"x": float, "y": float})
+    whole = _in_one_order(whole) if layout.layers else whole
     extra = _published(whole, layout, spec.get("published", []))
     return pd.concat([whole, extra]) if len(extra) else whole
 
@@ -154,6 +156,17 @@ def _at_layers(rows: pd.DataFrame) -> pd.DataFrame:
     last = rows[rows["layer"] != "embedding"].groupby("seed")["step"].max()
     rows = rows[rows["step"] == rows["seed"].map(last)]
     return rows.assign(x=rows["layer_index"].astype(float)).drop_duplicates(["seed", "layer"])
+
+
+def _in_one_order(table: pd.DataFrame) -> pd.DataFrame:
+    """Return a table over layers whose x is the place among the layers of all panels, in the network's order.
+
+    Of one network, images of different sizes may go through different stages, and steps may be given with some layers alone.
+    """
+    runs = table[is_drawn(table)].groupby(["panel", "seed"], sort=False)
+    rows = [list(run.sort_values("x", kind="stable")["layer"].unique()) for _, run in runs]
+    place = {layer: float(number) for number, layer in enumerate(merged(rows))}
+    return table.assign(x=table["layer"].map(place))
 
 
 def _memorization(runs: pd.DataFrame, panel: Panel, about: Mapping[str, Any]) -> pd.DataFrame:

@@ -27,7 +27,7 @@ def evaluations(run: Path, spec: dict[str, Any], truth: BySplit, counts: BySplit
     """
     log.warning("%s has no logits: accuracies of the probes are measured, and no P_SAME and D_KL with a network", run)
     extracted = {shard["name"]: files.read_json(run / "features" / f"{shard['name']}.json") for shard in spec["shards"]}
-    order = layer_order(extracted)
+    order = layer_order(extracted, spec.get("layers", []))
     for shard in spec["shards"]:
         classes = files.read_json(run / "probes" / next(iter(spec["probes"])) / f"{shard['name']}.json")["classes"]
         blank = {split: np.zeros((len(labels), classes), np.float32) for split, labels in truth.items()}

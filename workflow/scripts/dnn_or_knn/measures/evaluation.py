@@ -5,7 +5,7 @@ from __future__ import annotations
 import csv
 import importlib
 import re
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -32,7 +32,7 @@ Row = tuple[dict[str, Any], dict[str, np.ndarray]]
 def evaluations(run: Path, spec: dict[str, Any], truth: BySplit, counts: BySplit) -> Iterator[Row]:
     """Yield the rows of all evaluations of a run."""
     extracted = {shard["name"]: files.read_json(run / "features" / f"{shard['name']}.json") for shard in spec["shards"]}
-    order = layer_order(extracted)
+    order = layer_order(extracted, spec.get("layers", []))
     progress, done = Progress("measured", sum(len(s["steps"]) for s in spec["shards"]), "evaluations"), 0
     for shard in spec["shards"]:
         for step in shard["steps"]:
@@ -61,10 +61,11 @@ def layer_names(manifest: dict[str, Any]) -> list[str]:
     return [layer["name"] for layer in manifest["layers"]]
 
 
-def layer_order(extracted: dict[str, dict[str, Any]]) -> dict[str, int]:
-    """Return each measured layer's position from the input on: the hidden ones as extracted, the embedding last."""
-    names = [name for manifest in extracted.values() for name in layer_names(manifest) if name != "embedding"]
-    return {layer: position for position, layer in enumerate([*dict.fromkeys(names), "embedding"])}
+def layer_order(extracted: dict[str, dict[str, Any]], told: Sequence[str] = ()) -> dict[str, int]:
+    """Return each measured layer's position from the input on: the hidden ones as told, or else as extracted, the embedding last."""
+    rows = [told, *map(layer_names, extracted.values())]
+    names = dict.fromkeys(name for row in rows for name in row if name != "embedding")
+    return {layer: position for position, layer in enumerate([*names, "embedding"])}
 
 
 def read_logits(run: Path, extracted: dict[str, dict[str, Any]], step: int, split: str, count: int) -> np.ndarray:

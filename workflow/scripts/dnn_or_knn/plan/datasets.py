@@ -21,6 +21,9 @@ NOT_STORED = tuple(ANY_DATASET)
 
 #: Images with more pixels a side stay on disk while networks are trained and asked; others lie in memory.
 RESIDENT = 64
+#: Images of that size whose pixels a CPU evaluates at a time, as many as it takes of smaller ones: what its layers make of a batch
+#: lies in memory.
+CPU_IMAGES = 100
 
 #: A file of more bytes is told by its size and date: its content would be read at every start.
 READ = 10**9
@@ -54,6 +57,11 @@ def entry(config: Mapping[str, Any], name: str) -> dict[str, Any]:
 def streamed(entry: Mapping[str, Any]) -> bool:
     """Say whether a data set's images are read from disk as they are needed."""
     return bool(entry["size"] > RESIDENT)
+
+
+def cpu_batch(entry: Mapping[str, Any]) -> int:
+    """Return how many streamed images a CPU evaluates at a time: no more pixels than `CPU_IMAGES` of the largest others have."""
+    return max(1, CPU_IMAGES * RESIDENT**2 // int(entry["size"]) ** 2)
 
 
 def complete(name: str, options: dict[str, Any]) -> None:

@@ -6,10 +6,12 @@ import os
 import re
 import zipfile
 from collections.abc import Mapping
+from itertools import pairwise
 from pathlib import Path
 from typing import Any
 
 from ..data import arrays
+from ..ordering import merged
 from ..runtime.errors import UserError, nearest
 from . import datasets
 from .networks import NAME, distinct
@@ -35,6 +37,7 @@ def complete(config: dict[str, Any]) -> None:
         if other := next((key for key in ("network", "checkpoints") if key in subject), None):
             raise UserError(f"{where} has features and {other}; give features alone, or a network and its checkpoints")
         subject["features"] = spelled_out(subject["features"], f"{where}.features")
+        _one_order(subject["features"], f"{where}.features")
         _files(subject["features"], f"{where}.features")
         files = [layers[LAST] for layers in subject["features"].values()]
         of_dataset.setdefault(str(subject.setdefault("dataset", name)), []).extend(files)
@@ -67,6 +70,36 @@ def spelled_out(features: Any, where: str) -> dict[str, dict[str, str]]:
         made[str(int(step))] = {str(layer): file for layer, file in layers.items()}
     distinct(features, where)
     return made
+
+
+def hidden(features: Mapping[Any, Mapping[str, str]]) -> list[list[str]]:
+    """Return each step's layers but the last one, in the order in which they are given, steps ascending."""
+    return [[layer for layer in features[step] if layer != LAST] for step in sorted(features, key=int)]
+
+
+def layers(features: Mapping[Any, Mapping[str, str]]) -> list[str]:
+    """Return the layers of all steps in the network's order, which each step keeps; steps may have some of them alone."""
+    return [*merged(hidden(features)), LAST]
+
+
+def measured(features: Mapping[Any, Mapping[str, str]] | None) -> dict[str, list[str]]:
+    """Return what the measures must be told of the layers' order: nothing where it is that of their first appearance, by step."""
+    if features is None:
+        return {}
+    seen = dict.fromkeys(layer for row in hidden(features) for layer in row)
+    return {} if [*seen, LAST] == layers(features) else {"layers": layers(features)}
+
+
+def _one_order(features: Mapping[str, Mapping[str, str]], where: str) -> None:
+    """Refuse layers that are in one order at a step and in another one at another."""
+    place = {layer: number for number, layer in enumerate(layers(features))}
+    for row in hidden(features):
+        for first, second in pairwise(row):
+            if place[first] > place[second]:
+                raise UserError(
+                    f"{where} has {first} before {second} at one step, and after it at another; write the layers of each step in the "
+                    "network's order"
+                )
 
 
 def _files(features: Mapping[str, Mapping[str, str]], where: str) -> None:

@@ -37,9 +37,7 @@ class Importing:
     def import_features(self, wildcards: Wildcards) -> str:
         """All features of a subject, compared with one another and with the labels: what stands for its training."""
         run = self.experiment.run(wildcards)
-        files = run.given or {}
-        hidden = [layer for step in sorted(files) for layer in files[step] if layer != given.LAST]
-        return self._given("import_features.py", run, run.evaluations, [*dict.fromkeys(hidden), given.LAST])
+        return self._given("import_features.py", run, run.evaluations, given.layers(run.given or {}))
 
     def given_features(self, wildcards: Wildcards) -> str:
         """The features of one shard, from their files."""

@@ -25,6 +25,7 @@ class Measuring:
     _shown: Callable[[], dict[str, Any]]
     _titles: Callable[[], dict[str, Any]]
     _streaming: Callable[[str], list[str]]
+    _evaluated: Callable[[str], dict[str, Any]]
 
     def measure(self, wildcards: Wildcards) -> str:
         """One measure beside the paper's numbers: of a run, or of one shard of its features."""
@@ -36,9 +37,8 @@ class Measuring:
             more = {"network": run.network, "precision": run.training["precision"], "steps": run.checkpoints}
             more["batch_size"] = self.config["jobs"]["evaluation_batch"]
             more["bootstrap"] = self._draws()
-            stream = self._streaming(run.dataset)
-            more |= {"stream": True} if stream else {}
-            code += [*modules(run.network), *stream]
+            more |= self._evaluated(run.dataset)
+            code += [*modules(run.network), *self._streaming(run.dataset)]
         return specification(
             "measure.py",
             *code,

@@ -207,11 +207,10 @@ class Jobs(Measuring, Probing, Importing):
         run, shard = self.experiment.run(wildcards), self.experiment.shard(wildcards)
         if run.given is not None:
             return "{}"
-        stream = self._streaming(run.dataset)
         return specification(
             "features.py",
             *modules(run.network),
-            *stream,
+            *self._streaming(run.dataset),
             run=run.path,
             network=run.network,
             precision=run.training["precision"],
@@ -220,8 +219,13 @@ class Jobs(Measuring, Probing, Importing):
             steps=shard.steps,
             layers=["embedding"] if shard.layers == "embedding" else shard.layers,
             input_layer=self.config["layer_input"],
-            **({"stream": True} if stream else {}),
+            **self._evaluated(run.dataset),
         )
+
+    def _evaluated(self, dataset: str) -> dict[str, Any]:
+        """Return how a data set's images are evaluated where they are read from disk, nothing where they lie in memory."""
+        entry = datasets.entry(self.config, dataset)
+        return {"stream": True, "cpu_batch": datasets.cpu_batch(entry)} if datasets.streamed(entry) else {}
 
     def _streaming(self, dataset: str) -> list[str]:
         """Return the module that reads a data set's images from disk, none where they lie in memory."""
@@ -245,6 +249,7 @@ class Jobs(Measuring, Probing, Importing):
             memorized=measures["memorized"],
             nearly_memorized=measures["nearly_memorized"],
             **({} if run.logits else {"alone": True}),
+            **given.measured(run.given),
         )
 
     def collect(self, _wildcards: Wildcards) -> str:

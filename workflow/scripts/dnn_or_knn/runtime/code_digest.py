@@ -20,16 +20,20 @@ NOT_CODE = {PACKAGE / "runtime", PACKAGE / "plan" / "registry.py"}
 #: that asks for it. The others compute what they did, so the file counts as it was before. Or edits that reach a certified optimum
 #: another way where the old one took hours: what was found there holds. Digest of the file now → before.
 SAME: dict[str, str] = {
-    # measures/evaluation.py: votes by similarity
-    "6e50d5ee82199ebc38a33950cba2b0b856c3ad41e09deaf3d1c189312e008341": "f19609405ed0c1ca4c7ee72debd0254bcb3ff4b12517f1770493e181bc397ac3",
+    # measures/evaluation.py: votes by similarity; an order of layers that is told
+    "1f31ecd506efb1f11c303aade82b2135e6b14ca4d78332f20e3311ff5af2072c": "f19609405ed0c1ca4c7ee72debd0254bcb3ff4b12517f1770493e181bc397ac3",
+    # measures/alone.py: an order of layers that is told
+    "a94d7324f45ee1f25a3d614bdc5b41f0c57b81fcce5d298ee06726dc54491ff2": "a9b36bd5e330bc31afb337c8a6fe57da75070ce0951e4d8e26998e2552eb04be",
     # training/job.py: images that stay on disk
     "ca995aab668de8ac4bc44b5f41dbb95cb48029e4d98cba63ba5d849338c19528": "5dac018d7660b6893a4bd82ab1841e81d431e19b70777d3f4e99c1b0ef2a0db9",
     # training/step.py: a network's own normalization
     "f798e1f7a290225d7129e10748199c74d75615286978288fcdd2f53bf75afcb6": "c52b818cc46e6036be08847237be2b4403b0b6b5051fbb0e44744c190c62902f",
     # features/job.py: images that stay on disk
     "d5e77872586f72c433d3cb432bda8e6d68c9f128e53ce83e2d61d01da5269103": "1cd24561c33a8749149b9fe5819fe68cef339be165c2b72dd48b6b420bb5dcd3",
-    # features/extraction.py: both
-    "c3e94f99237983f3d5359877bd82733aee7bc6e9d4300dd89e1b79e508fd69cf": "11258f422784985cd852165b82ac896b2017639822665877d21940c3a624a1ee",
+    # features/extraction.py: both; batches of large images
+    "aa9c18997540a59b71926e18551309ce4585d84f035a33445a48f8e2e743e8ee": "11258f422784985cd852165b82ac896b2017639822665877d21940c3a624a1ee",
+    # atlas/rewind.py: batches of large images
+    "60e1c174d8e0fc02ce1b1bba6e79a0f09232b220675090e2c902a9b561aed7c8": "b5bc7de5c21f9d166fe8aa4ccaa10b6b662ac9d26c434d152135700b6cab01cc",
     # features/dumps.py: a sentence about given features, runs whose features stay
     "384b6c4d7bb7dd2e1f242150e68a98e99f770639d2e37cc4ed6ce703d9b4b3e9": "6f43a09c9d03e7b67f1559cda2d006d15d024329d478dd833f9b634064ced6df",
     # data/downloads.py: unpacked files without a checksum

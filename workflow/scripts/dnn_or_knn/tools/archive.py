@@ -75,7 +75,8 @@ def pack(results: Path, archive: Path, only: Sequence[str] = ()) -> int:
     if results.is_absolute() or len(results.parts) != 2 or results.parts[0] != "results" or not results.is_dir():
         raise UserError(f"{results} is not an experiment's folder below results/; run this from the project's root")
     files = chosen(results, only)
-    if wrong := next(problems(results, without=LEFT_OUT), None):
+    # Of a part, that part: the rest may still be made, or made anew, on this machine.
+    if wrong := next(problems(results, without=LEFT_OUT, among=set(files) if only else None), None):
         raise UserError(f"{results} is not packed, since {wrong}")
     with atomic(archive) as temporary, tarfile.open(temporary, "w:gz") as tar:
         for path in files:

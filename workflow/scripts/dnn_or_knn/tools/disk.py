@@ -121,13 +121,14 @@ def size_of(folders: Iterable[Path]) -> int:
     return sum(file.stat().st_size for folder in folders for file in folder.iterdir())
 
 
-def release(made: runs.Experiment) -> None:
-    """Remove the features of an experiment, and the marks of who would have read them.
+def staying(made: runs.Experiment) -> set[Path]:
+    """Return the folders of the runs whose features were given, and stay: there are no weights to extract them from."""
+    return {Path(made.results) / path for path, run in made.runs.items() if run.given is not None}
 
-    Features that were given stay: there are no weights to extract them from.
-    """
-    results = Path(made.results)
-    dumps.release_all(results, {results / path for path, run in made.runs.items() if run.given is not None})
+
+def release(made: runs.Experiment) -> None:
+    """Remove the features of an experiment, but for those that stay, and the marks of who would have read them."""
+    dumps.release_all(Path(made.results), staying(made))
 
 
 def main(command: str, words: list[str]) -> int:
@@ -165,9 +166,12 @@ def main(command: str, words: list[str]) -> int:
         largest = max(largest, going)
         print(f"{path:44}" + "".join(f"{value / 1e9:10.2f}" for value in found.values()))
     print(f"{'all':44}" + "".join(f"{total[kind] / 1e9:10.2f}" for kind in ("weights", "features", "logits", "probes")))
-    there = dumps.there(results)
+    there, stay = dumps.there(results), staying(made)
     print(f"Features of {len(there)} shards lie on disk now, {size_of(there) / 1e9:.3f} GB.")
-    if until_probed:
+    given = [folder for folder in there if folder.parents[1] in stay]
+    if given:
+        print(f"Those of {len(given)} were given and stay: there are no weights to extract them from.")
+    if until_probed and len(stay) < len(made.runs):
         print("Features are released once probed; `keep.features: all` keeps them.")
     done = measured(jobs)
     if passing:
@@ -177,7 +181,7 @@ def main(command: str, words: list[str]) -> int:
         )
     if done:
         print(f"Probabilities of {len(done)} shards lie on disk now and are measured, {size_of(done) / 1e9:.3f} GB.")
-    waiting = until_probed and there
+    waiting = until_probed and len(given) < len(there)
     if waiting or done:
         again = shlex.join(["--configfile", *args.configfile, "--release"] if args.configfile else ["--release"])
         unprobed = " unprobed" if waiting else ""

@@ -38,20 +38,29 @@ def provenance_files(folder: Path) -> list[Path]:
     return sorted(path for path in folder.rglob("*.provenance.json") if ".state" not in path.parts)
 
 
-def problems(folder: Path, released: list[Path] | None = None, *, without: tuple[str, ...] = ()) -> Iterator[str]:
+def problems(
+    folder: Path,
+    released: list[Path] | None = None,
+    *,
+    without: tuple[str, ...] = (),
+    among: Collection[Path] | None = None,
+) -> Iterator[str]:
     """Yield one sentence for everything below `folder` that does not fit.
 
     Parameters
     ----------
     released: takes the folders that are gone on purpose.
     without: suffixes of files that are not looked at.
+    among: the files that are looked at, as in a part of an experiment; None: all.
     """
     known: set[Path] = set()
     for path in provenance_files(folder):
+        if among is not None and path not in among:
+            continue
         known.add(path)
         yield from _record(folder, path, known, [] if released is None else released, without)
     strays: dict[Path, list[Path]] = {}
-    for path in sorted(folder.rglob("*")):
+    for path in sorted(folder.rglob("*") if among is None else among):
         parts = path.relative_to(folder).parts
         hidden = parts[0] == "logs" or any(part.startswith(".") for part in parts)
         if path.is_file() and path not in known and path.suffix not in without and not hidden:

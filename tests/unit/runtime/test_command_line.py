@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+import platform
 import re
 import signal
 import subprocess
@@ -31,6 +32,17 @@ def main(args):
     if what == "threads":
         import torch
         print(os.environ["OMP_NUM_THREADS"], torch.get_num_threads())
+    if what == "cycle":
+        class Told:
+            def __del__(self): print("collected")
+        Told.itself = Told()
+    if what == "memory":
+        def resident(): return int(open("/proc/self/statm").read().split()[1]) * os.sysconf("SC_PAGE_SIZE")
+        before = resident()
+        arrays = [b"x" * (size << 20) for size in (24, 24, 24, 24, 64)]
+        held = resident() - before
+        del arrays
+        print(held >> 20, (resident() - before) >> 20)
 sys.exit(command_line.run(main, command_line.parser("A stage.")))
 """
 
@@ -81,6 +93,19 @@ def test_a_wrong_specification_is_refused(spec: str) -> None:
         [sys.executable, "-c", PROGRAM, "--spec", spec], cwd=SCRIPTS, capture_output=True, text=True, check=False
     )
     assert done.returncode == 2 and done.stderr.count("\n") == 1 and done.stderr.startswith("error: argument --spec")
+
+
+def test_a_job_that_ends_does_not_look_through_all_that_it_imported(tmp_path: Path) -> None:
+    output, error = start("cycle", tmp_path / "log").communicate()
+    assert (output, error.startswith("done in")) == ("", True)
+
+
+@pytest.mark.skipif(platform.libc_ver()[0] != "glibc", reason="it is glibc that is told")
+def test_freed_memory_is_kept_for_the_next_arrays_unless_they_are_large(tmp_path: Path) -> None:
+    output, _ = start("memory", tmp_path / "log").communicate()
+    held, kept = map(int, output.split())
+    assert held > 150
+    assert 90 < kept < 110
 
 
 @pytest.mark.parametrize("program", sorted(command_line.KEYS))

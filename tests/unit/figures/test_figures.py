@@ -497,8 +497,8 @@ def test_training_curves_are_means_over_windows(tmp_path: Path) -> None:
     runs = [f"digits/{name}/seed0" for name in ("lenet/true-labels", "wrn-10-2/true-labels", "wrn-10-2/overfit")]
     table = training_curves.data(histories(tmp_path, runs))
     loss = table[(table["panel"] == "a") & (table["quantity"] == training_curves.LOSS)]
-    assert len(loss) == 150 <= training_curves.POINTS and loss["x"].tolist() == list(range(3, 451, 3))
-    assert loss["y"].iloc[0] == pytest.approx((2 + 1 + 2 / 3) / 3)
+    assert len(loss) == 90 <= training_curves.POINTS and loss["x"].tolist() == list(range(5, 451, 5))
+    assert loss["y"].iloc[0] == pytest.approx((2 + 1 + 2 / 3 + 2 / 4 + 2 / 5) / 5)
     assert table.loc[table["quantity"] == training_curves.DECAY, ["x", "y"]].drop_duplicates().to_numpy().tolist() == [
         [201, 0.02]
     ]

@@ -16,6 +16,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from matplotlib.colors import to_hex, to_rgb
 from matplotlib.figure import Figure
+from PIL import Image
 
 STYLE = style.style({})
 WHITE = np.array([0.9505, 1.0, 1.089])
@@ -250,6 +251,9 @@ def test_saving_twice_gives_the_same_bytes_without_dates(tmp_path: Path) -> None
         assert one.read_bytes() == other.read_bytes()
     pdf, png = first[0].read_bytes(), first[1].read_bytes()
     assert b"CreationDate" not in pdf and b"matplotlib" not in pdf.lower() and b"tIME" not in png
+    with Image.open(first[1]) as drawn:
+        assert drawn.mode == "P" and drawn.size == (300, 200) and round(drawn.info["dpi"][0]) == 100
+        assert (0x12, 0x34, 0x56) in {colour for _, colour in drawn.convert("RGB").getcolors()}
     assert b"Type42" in pdf or b"/FontFile2" in pdf, "fonts are not embedded as TrueType"
     assert b"/Type3" not in pdf
     assert sorted(path.name for path in (tmp_path / "a").iterdir()) == ["x.csv", "x.pdf", "x.png"]

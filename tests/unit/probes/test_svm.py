@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import functools
 import json
 from dataclasses import replace
 from typing import Any
@@ -12,7 +11,7 @@ import pytest
 import torch
 from dnn_or_knn.probes import svm
 from dnn_or_knn.probes.common import ProbeResult
-from dnn_or_knn.probes.solvers import libsvm, platt
+from dnn_or_knn.probes.solvers import libsvm, platt, svm_newton
 from dnn_or_knn.probes.solvers import svm as solver
 from dnn_or_knn.probes.solvers.svm_newton import by_products, newton_by_products
 from dnn_or_knn.probes.solvers.svm_problem import Problems, Solution, certificate, few_points, whitened
@@ -654,6 +653,42 @@ def test_products_end_where_gram_matrices_do(products: None, monkeypatch: pytest
         assert (other.arrays["train_decision"] == grams.arrays["train_decision"]).mean() > 0.99
 
 
+def test_the_path_ends_at_the_optimum_over_the_points_near_the_margin(monkeypatch: pytest.MonkeyPatch) -> None:
+    """About as many points are active as dimensions, of many more: the check over all points finds nothing left to do."""
+    train, labels = blobs(1500, 60, 30, distance=0.6)
+    points = torch.ones(1500, 61, dtype=torch.float64)
+    points[:, :-1] = torch.as_tensor(train)
+    mean = points[:, :-1].mean(0)
+    points[:, :-1] -= mean
+    signs = torch.where(torch.as_tensor(labels) == torch.arange(4)[:, None], 1.0, -1.0).double()
+    signs[:, ::7] = 0
+    plain = Problems(points, signs, 1.0, True, mean)
+    rows, last = [], []
+
+    def newton(problems: Problems, *given: Any, **options: Any) -> Solution:
+        rows.append(len(problems.points))
+        assert problems.points.dtype == torch.float32
+        return svm_newton_newton(problems, *given, **options)
+
+    def products(problems: Problems, *given: Any, **options: Any) -> Solution:
+        made = newton_by_products(problems, *given, **options)
+        last.append((problems.C, made.iterations))
+        return made
+
+    svm_newton_newton = svm_newton.newton
+    monkeypatch.setattr(svm_newton, "newton", newton)
+    monkeypatch.setattr(svm_newton, "newton_by_products", products)
+    monkeypatch.setattr(svm_newton, "PATIENCE", (2, 2))
+    white = whitened(points, mean, 1.0, points.T @ points)
+    found = svm_newton.along_path(replace(plain, whitened=white), white)
+    assert last[0] == (1.0, 2) and last[-1] == (1.0, 0)
+    assert [C for C, _ in last[1:-1]] == sorted({C for C, _ in last[1:-1]})
+    assert rows and max(rows) < 0.6 * 1500
+    assert float(found.gap.max()) <= 1e-6
+    assert (true_gaps(plain, found) <= 1.05e-6).all()
+    torch.testing.assert_close(found.objective, solver.newton(plain).objective, rtol=2e-6, atol=0)
+
+
 def test_products_keep_the_bits_again(products: None) -> None:
     train, labels = blobs(200, 6, 3, distance=0.5)
     one, two = fit(train, labels), fit(train, labels)
@@ -669,11 +704,20 @@ def test_products_keep_the_bits_again(products: None) -> None:
     st.sampled_from([0.0, 0.5, 10.0]),
     st.sampled_from([0.0, 1e6]),
     st.sampled_from([1e-3, 1.0, 1e3]),
+    st.sampled_from([svm_newton.PATIENCE, (0, 0)]),
 )
 def test_products_have_true_gaps_at_every_scale(
-    seed: int, shape: tuple[int, int], scale: float, distance: float, offset: float, C: float
+    seed: int,
+    shape: tuple[int, int],
+    scale: float,
+    distance: float,
+    offset: float,
+    C: float,
+    patience: tuple[int, int],
 ) -> None:
-    """Over all points and without some of them, from nothing and from the fit of all: the optimum is the other engines'."""
+    """Over all points and without some of them, from nothing and from the fit of all, at once and along the path: the optimum is the
+    other engines'.
+    """
     random = np.random.default_rng(seed)
     points, signs, mean = four_classes(random, shape, scale, distance, offset)
     plain = Problems(points, signs, C, True, mean)
@@ -682,7 +726,9 @@ def test_products_have_true_gaps_at_every_scale(
     for dropped in (0.0, 0.2):
         plain = replace(plain, signs=signs * torch.as_tensor(random.random((4, shape[0])) >= dropped))
         plain.signs[:, :4] = signs[:, :4]
-        found = solver.solve(replace(plain, whitened=white), start)
+        with pytest.MonkeyPatch.context() as patch:
+            patch.setattr(svm_newton, "PATIENCE", patience)
+            found = solver.solve(replace(plain, whitened=white), start)
         assert (true_gaps(plain, found) <= 1.05 * found.gap.numpy() + 1e-8).all()
         assert float(found.gap.max()) <= (1e-6 if offset == 0 else 1e-4)
         if offset == 0:
@@ -717,7 +763,12 @@ def test_what_products_leave_goes_to_the_other_engines(products: None, monkeypat
         return newton(problems, *given, **options)
 
     monkeypatch.setattr(solver, "newton", counted)
-    monkeypatch.setattr(solver, "newton_by_products", functools.partial(newton_by_products, limit=0))
+    monkeypatch.setattr(svm_newton, "PATIENCE", (0, 0))
+    monkeypatch.setattr(
+        svm_newton,
+        "newton_by_products",
+        lambda *given, tolerance, limit=0: newton_by_products(*given, tolerance=tolerance, limit=0),
+    )
     monkeypatch.setattr(solver, "LEFT", 2 * 24 * 11**2)
     left = fit(train, labels)
     check(left, 5)

@@ -20,7 +20,7 @@ from .table import COLUMNS, letter, seeds
 from .words import architecture_title, dataset_title
 
 #: A curve is averaged over windows of steps so that it has at most this many points.
-POINTS = 200
+POINTS = 100
 #: Panels side by side where there is a single data set.
 ACROSS = 3
 LOSS, ACCURACY, DECAY = "Training loss", "Batch accuracy (%)", "Learning rate"

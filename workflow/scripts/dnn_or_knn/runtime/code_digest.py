@@ -61,11 +61,11 @@ SAME: dict[str, str] = {
     # probes/svm.py: less memory; a Gram matrix once; fits of more than half an hour by products with the points, to the same certificate
     "0443551bf8eebfd08cc6f0757e5f839ef80c74fcec8c5c72a609b7570d0ce560": "b0c4f6f6d7b125d030205c8ff0cc6a8f43540fa37b7d2786cf942ff83ee8ae7f",
     # probes/solvers/svm.py: the same
-    "0c991a72ec1056505032494aa3c0239037eaa76b3a6c2bbe9a417f50ada51a52": "b65b50989d411368fcfc23a8d2fff68453aabf78456770a3c45fb7a36308cd63",
+    "fa7f77c8c0dc10df745958410264316b2c808ebedf1d982b08d058c7d1442ae6": "b65b50989d411368fcfc23a8d2fff68453aabf78456770a3c45fb7a36308cd63",
     # probes/solvers/svm_problem.py: the same
-    "5afe7defcf49e2535d51d7cd06b38f4c32c2bfa8e170646b1b0d28394a72f29b": "1214cabab93fe895448642534b68cad4e1bc8bc7034a5040e479cedb49a64a8c",
+    "4a4fc8a39b7b4ed3f2779f50e7853b10c41c1f8c03eef5e7091c1cb010bcd7ae": "1214cabab93fe895448642534b68cad4e1bc8bc7034a5040e479cedb49a64a8c",
     # probes/solvers/svm_newton.py: the same
-    "c1c9a37184dd19c215537668de8659e2ce3ea77aaab6f555882a45e6bb6bb9e3": "b3f23fea3dd13d835a2b1ddef1b40e7610d6c2118a8817a278c8b3f4b65e0fa5",
+    "133facdcc87e0f99eaa54a2495ae483ce8a794dd28456012de134e32307835c2": "b3f23fea3dd13d835a2b1ddef1b40e7610d6c2118a8817a278c8b3f4b65e0fa5",
     # probes/logistic.py: less memory
     "ee6301467013d029bba6a48aab2838b195b2e0d6ee8756aa3b6ad1e2f2f90c79": "8e9ec2db759840bf4da833c5ff50628d72194d1c76315d4ec5463807e0437953",
     # probes/solvers/softmax_problem.py: the same

@@ -8,7 +8,8 @@ Method. Squared hinge: `newton`. P is piecewise quadratic; a step solves (R + 2C
 (h > 0) and is as long as the minimum along it. Their Gram matrix is kept and changed by the points that become active or
 cease to be; a fold starts from the fit of all points. Of many classes, points and dimensions those would take days: there all
 problems take their steps by conjugate gradients together, by products with points that the Gram matrix of all of them has
-whitened (`newton_by_products`). Of fewer points than dimensions the coefficients are sought instead,
+whitened (`newton_by_products`); what that leaves goes from a small C to its own, at last over the points near the margin alone
+(`along_path`). Of fewer points than dimensions the coefficients are sought instead,
 whose system is the points' kernel, shared by all problems and folds (`pivots`). Hinge, and what Newton's method leaves: `interior_point`, for the
 hinge over the points near the margin while all others keep theirs (`shrunk`). Small pairs start from libsvm's fit (`libsvm`).
 
@@ -28,7 +29,7 @@ from dataclasses import replace
 import torch
 
 from .svm_interior_point import interior_point, shrunk
-from .svm_newton import newton, newton_by_products
+from .svm_newton import along_path, newton
 from .svm_pivots import pivots
 from .svm_problem import Problems, Solution, certificate, put
 
@@ -43,7 +44,7 @@ def solve(problems: Problems, start: Solution | None = None, *, tolerance: float
     if problems.kernel is not None:
         solution = pivots(problems, problems.kernel, tolerance=tolerance)
     elif problems.whitened is not None:
-        solution = newton_by_products(problems, problems.whitened, start, tolerance=tolerance)
+        solution = along_path(problems, problems.whitened, start, tolerance=tolerance)
     elif problems.squared:
         solution = newton(problems, start, tolerance=tolerance)
     elif problems.signs.shape[1] >= 4 * problems.points.shape[-1]:

@@ -1,8 +1,9 @@
-"""Newton's method for linear SVMs with the squared hinge, on Gram matrices or by products with the points; see `svm`."""
+"""Newton's method for linear SVMs with the squared hinge: on Gram matrices, by products with the points, along a path of C; see `svm`."""
 
 from __future__ import annotations
 
 from collections.abc import Callable
+from dataclasses import replace
 
 import torch
 
@@ -27,6 +28,16 @@ STEPS = 40
 PRODUCT_STEPS, PRODUCTS = 300, 200
 #: A step by products ends where what is left of the gradient is this part of it.
 FORCING = 0.1
+#: The path begins where 2C‖x‖² of a point is this on average, goes on by this factor, and asks for this gap on the way.
+FIRST, FACTOR, LOOSE = 4.0, 4.0, 0.1
+#: Active points a dimension that are few, those from where products get there by themselves, and near points an active one.
+FEW, MANY, NEAR = 2.5, 4.0, 2.5
+#: Near points a dimension at most, and choices of them at most.
+MOST, ROUNDS = 8, 5
+#: What a fit over near points leaves of the tolerance to rounding, and after how many of its steps it is looked at.
+INNER, LOOK = 0.3, 4
+#: Steps by products that a fit is given at least and at most before it goes along the path.
+PATIENCE = 2, 20
 #: What a fit is taken to need in `by_products`: steps, points that change their side in one, products in one.
 TYPICAL_STEPS, TYPICAL_CHANGE, TYPICAL_PRODUCTS = 10, 0.1, 20
 #: Operations by Gram matrices, half an hour of one core, from where fits by products are thought of: others keep their bits.
@@ -175,18 +186,18 @@ def by_products(points: int, dimensions: int, fits: int) -> bool:
 def newton_by_products(
     problems: Problems,
     white: Whitened,
-    start: Solution | None = None,
+    weights: torch.Tensor,
     *,
     tolerance: float = 1e-6,
     limit: int = PRODUCT_STEPS,
 ) -> Solution:
-    """Minimise the squared-hinge objective of every problem in at most `limit` steps of conjugate gradients, all at once.
+    """Minimise the squared-hinge objective of every problem from `weights` (B, D) in at most `limit` steps by products, all at once.
 
     The points are multiplied with all problems' vectors in one product; a problem that is done leaves the batch. float32
     only makes directions: gradients and certificates are float64.
     """
     points, C = problems.points, problems.C
-    weights = _first_weights(problems, white, start)
+    weights = weights.clone()
     worst = torch.full_like(weights[:, 0], torch.inf)
     found = Solution(weights, torch.zeros_like(problems.signs), worst, worst.clone(), 0)
     live = torch.arange(len(weights), device=weights.device)
@@ -234,9 +245,8 @@ def _products_direction(
 
     Conjugate gradients in the whitened coordinates, as if the active points were that share of all points.
     """
-    points, basis, penalty = white
-    share = active.mean(dim=1, keepdim=True, dtype=torch.float64)
-    scale = penalty + share * (1 - penalty)
+    points, basis, penalty = white.points, white.basis, white.penalty
+    scale = white.hessian(C, active.mean(dim=1, keepdim=True, dtype=torch.float64))
     residual = downhill @ basis
     ahead = residual / scale
     along, left = ahead, (residual * ahead).sum(1)
@@ -260,3 +270,119 @@ def _products_direction(
             live, active, scale, enough = live[open_], active[open_], scale[open_], enough[open_]
             residual, along, left = residual[open_], along[open_], left[open_]
     return found @ basis.T, moved
+
+
+def along_path(
+    problems: Problems, white: Whitened, start: Solution | None = None, *, tolerance: float = 1e-6
+) -> Solution:
+    """Minimise the squared-hinge objective of every problem by products or, where those get nowhere, from a small C to its own.
+
+    Where C is large and about as many points are active as there are dimensions, Newton's method flips points to and fro in short
+    steps; from the optimum of a C four times smaller it needs a few whole ones. With a small C nearly all points are active, and
+    products with all of them are well conditioned; once few are, the rest of the path is over the points near the margin.
+    """
+    count, dimensions = problems.points.shape
+    # Steps by products that cost what the path does.
+    patience = min(max(PATIENCE[0], dimensions**2 // (10 * count)), PATIENCE[1])
+    first = _first_weights(problems, white, start)
+    found = newton_by_products(problems, white, first, tolerance=tolerance, limit=patience)
+    left = torch.nonzero(~(found.gap <= tolerance))[:, 0]
+    if len(left):
+        part, weights = problems.take(left), found.weights[left]
+        few = torch.nonzero((found.alpha[left] > 0).sum(1) <= MANY * dimensions)[:, 0]
+        if len(few):
+            weights[few] = _path_weights(part.take(few), white, tolerance)
+        other = newton_by_products(part, white, weights, tolerance=tolerance)
+        put(found, left, other)
+        found = replace(found, iterations=found.iterations + other.iterations)
+    return found
+
+
+def _path_weights(problems: Problems, white: Whitened, tolerance: float) -> torch.Tensor:
+    """Return weights (B, D) at the end of the path; what is above the tolerance there is for the caller to see."""
+    path = _costs(problems, white)
+    weights = pull(problems.points, 2 * path[0] * problems.signs) @ white.basis / white.hessian(path[0]) @ white.basis.T
+    live = torch.arange(len(weights), device=weights.device)
+    for number, C in enumerate(path[:-1]):
+        found = newton_by_products(replace(problems.take(live), C=C), white, weights[live], tolerance=LOOSE)
+        weights[live] = found.weights
+        few = (found.alpha > 0).sum(1) <= FEW * len(white.penalty)
+        if bool(few.any()):
+            near = problems.take(live[few])
+            weights[live[few]] = _over_near_points(near, white, weights[live[few]], path[number + 1 :], tolerance)
+        live = live[~few]
+        if not len(live):
+            break
+    return weights
+
+
+def _costs(problems: Problems, white: Whitened) -> list[float]:
+    """Return the C of each stage of the path, the last of which is the problems' own."""
+    bend = (1 / white.penalty - 1).sum().item() / len(problems.points)
+    path = [problems.C]
+    while bend * path[0] / white.C > FIRST:
+        path.insert(0, path[0] / FACTOR)
+    return path
+
+
+def _over_near_points(
+    problems: Problems, white: Whitened, weights: torch.Tensor, path: list[float], tolerance: float
+) -> torch.Tensor:
+    """Return weights (B, D) of fits over the points near the margin of `weights`, chosen anew while others are on the wrong side.
+
+    `path` is followed over the first choice. What ends above the tolerance is for the caller to see.
+    """
+    weights = weights.clone()
+    live, before = torch.arange(len(weights), device=weights.device), torch.full_like(weights[:, 0], torch.inf)
+    for number in range(ROUNDS + 1):
+        part = problems.take(live)
+        slack = slacks(part, weights[live])
+        if number:
+            primal, distance = certificate(part, weights[live], 2 * part.C * slack.clamp(min=0), slack)
+            gap = distance / primal.clamp(min=1e-300)
+            open_ = torch.nonzero((gap > tolerance) & (gap < before[live]))[:, 0]
+            before[live] = gap
+            live, slack = live[open_], slack[open_]
+        if number == ROUNDS or not len(live):
+            break
+        for b, own in zip(live.tolist(), slack, strict=True):
+            weights[b] = _near_fit(problems, white, b, weights[b], own, path if number == 0 else path[-1:], tolerance)
+    return weights
+
+
+def _near_fit(
+    problems: Problems,
+    white: Whitened,
+    b: int,
+    weights: torch.Tensor,
+    slack: torch.Tensor,
+    path: list[float],
+    tolerance: float,
+) -> torch.Tensor:
+    """Return weights (D,) of problem `b` over the points of largest `slack` (n,) at `weights`.
+
+    In the coordinates of `Whitened`, but with R the identity: there float32 keeps the digits that count.
+    """
+    signs = problems.signs[b]
+    scale, dimensions = white.penalty.sqrt(), len(white.penalty)
+    wanted = max(int(NEAR * (slack > 0).sum()), dimensions)
+    inside = int(signs.count_nonzero())
+    rows = torch.where(signs != 0, slack, -torch.inf).topk(min(wanted, MOST * dimensions, inside)).indices
+    points = white.points[rows] / scale.float()
+    near = Problems(points, signs[None, rows].float(), problems.C, True, points.new_zeros(dimensions - 1))
+    nothing, gram = torch.zeros_like(near.signs), points.new_zeros(1, dimensions, dimensions)
+    first = problems.penalty_slope(weights[None]) @ white.basis / scale
+    found = Solution(first.float(), nothing, nothing[:, 0], nothing[:, 0], 0, nothing, gram)
+    for C in path:
+        found = _settled(replace(near, C=C), found, INNER * tolerance if C == problems.C else LOOSE)
+    return white.basis @ (found.weights[0].double() / scale)
+
+
+def _settled(problems: Problems, found: Solution, tolerance: float) -> Solution:
+    """Return `newton`'s fit, or the last one where steps change no point's side any more: rounding is all that is left."""
+    for _ in range(STEPS // LOOK):
+        found = newton(problems, found, tolerance=tolerance, limit=LOOK)
+        active = found.active
+        if float(found.gap.max()) <= tolerance or (active is not None and torch.equal(found.alpha > 0, active > 0)):
+            break
+    return found

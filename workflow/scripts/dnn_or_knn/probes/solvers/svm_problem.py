@@ -23,11 +23,17 @@ class Whitened(NamedTuple):
     points: (n, D) float32.
     basis: (D, D) float64, these coordinates' weights @ basis.T are those of the points as they were.
     penalty: (D,) float64, R in these coordinates, where it is diagonal; 2C Σ x xᵀ is 1 − penalty.
+    C: with which the Hessian is the identity.
     """
 
     points: torch.Tensor
     basis: torch.Tensor
     penalty: torch.Tensor
+    C: float
+
+    def hessian(self, C: float, share: torch.Tensor | float = 1.0) -> torch.Tensor:
+        """Return the diagonal (…, D) that R + 2C Σ x xᵀ has over all points, or over a `share` (…, 1) that is like them."""
+        return self.penalty + share * (C / self.C) * (1 - self.penalty)
 
 
 @dataclass(frozen=True)
@@ -220,7 +226,7 @@ def whitened(points: torch.Tensor, mean: torch.Tensor, C: float, gram: torch.Ten
     rows = max(1, COPIED // (8 * points.shape[1]))
     for start in range(0, len(points), rows):
         moved[start : start + rows] = points[start : start + rows] @ basis
-    return Whitened(moved, basis, penalty)
+    return Whitened(moved, basis, penalty, C)
 
 
 def span(rows: torch.Tensor) -> torch.Tensor:

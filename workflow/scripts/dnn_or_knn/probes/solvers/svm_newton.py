@@ -37,7 +37,7 @@ MOST, ROUNDS = 8, 5
 #: What a fit over near points leaves of the tolerance to rounding, and after how many of its steps it is looked at.
 INNER, LOOK = 0.3, 4
 #: Steps by products that a fit is given at least and at most before it goes along the path.
-PATIENCE = 2, 20
+PATIENCE = 2, 12
 #: What a fit is taken to need in `by_products`: steps, points that change their side in one, products in one.
 TYPICAL_STEPS, TYPICAL_CHANGE, TYPICAL_PRODUCTS = 10, 0.1, 20
 #: Operations by Gram matrices, half an hour of one core, from where fits by products are thought of: others keep their bits.

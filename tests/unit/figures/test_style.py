@@ -259,6 +259,16 @@ def test_saving_twice_gives_the_same_bytes_without_dates(tmp_path: Path) -> None
     assert sorted(path.name for path in (tmp_path / "a").iterdir()) == ["x.csv", "x.pdf", "x.png"]
 
 
+def test_photographs_keep_their_colours(tmp_path: Path) -> None:
+    pixels = np.random.default_rng(0).integers(0, 256, (40, 60, 3), dtype=np.uint8)
+    with style.applied(STYLE):
+        figure = style.new_figure(3, 2)
+        figure.add_subplot().imshow(pixels, interpolation="none")
+        _, png, _ = style.save(figure, tmp_path / "x", rows([1]), dpi=100)
+    with Image.open(png) as drawn:
+        assert len(drawn.convert("RGB").getcolors(maxcolors=10**6)) > 2000
+
+
 def test_settings_of_the_machine_change_nothing_and_come_back(tmp_path: Path) -> None:
     import matplotlib
 

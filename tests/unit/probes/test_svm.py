@@ -653,7 +653,16 @@ def test_products_end_where_gram_matrices_do(products: None, monkeypatch: pytest
         assert (other.arrays["train_decision"] == grams.arrays["train_decision"]).mean() > 0.99
 
 
-def test_the_path_ends_at_the_optimum_over_the_points_near_the_margin(monkeypatch: pytest.MonkeyPatch) -> None:
+def along_the_path(patch: pytest.MonkeyPatch) -> None:
+    """Have every fit by products go along the path, without a step at its own C before."""
+    patch.setattr(svm_newton, "PATIENCE", (0, 0))
+    patch.setattr(svm_newton, "MANY", np.inf)
+
+
+@pytest.mark.parametrize("near", [svm_newton.NEAR, 1.1])
+def test_the_path_ends_at_the_optimum_over_the_points_near_the_margin(
+    near: float, monkeypatch: pytest.MonkeyPatch
+) -> None:
     """About as many points are active as dimensions, of many more: the check over all points finds nothing left to do."""
     train, labels = blobs(1500, 60, 30, distance=0.6)
     points = torch.ones(1500, 61, dtype=torch.float64)
@@ -663,12 +672,13 @@ def test_the_path_ends_at_the_optimum_over_the_points_near_the_margin(monkeypatc
     signs = torch.where(torch.as_tensor(labels) == torch.arange(4)[:, None], 1.0, -1.0).double()
     signs[:, ::7] = 0
     plain = Problems(points, signs, 1.0, True, mean)
-    rows, last = [], []
+    rows, last, begun = [], [], []
 
-    def newton(problems: Problems, *given: Any, **options: Any) -> Solution:
+    def newton(problems: Problems, start: Solution, **options: Any) -> Solution:
         rows.append(len(problems.points))
+        begun.append(problems.C == 1.0 and not bool(start.active.any()))
         assert problems.points.dtype == torch.float32
-        return svm_newton_newton(problems, *given, **options)
+        return svm_newton_newton(problems, start, **options)
 
     def products(problems: Problems, *given: Any, **options: Any) -> Solution:
         made = newton_by_products(problems, *given, **options)
@@ -678,12 +688,15 @@ def test_the_path_ends_at_the_optimum_over_the_points_near_the_margin(monkeypatc
     svm_newton_newton = svm_newton.newton
     monkeypatch.setattr(svm_newton, "newton", newton)
     monkeypatch.setattr(svm_newton, "newton_by_products", products)
-    monkeypatch.setattr(svm_newton, "PATIENCE", (2, 2))
+    along_the_path(monkeypatch)
+    monkeypatch.setattr(svm_newton, "NEAR", near)
     white = whitened(points, mean, 1.0, points.T @ points)
     found = svm_newton.along_path(replace(plain, whitened=white), white)
-    assert last[0] == (1.0, 2) and last[-1] == (1.0, 0)
+    assert last[0] == (1.0, 0) and last[-1][0] == 1.0 and last[-1][1] <= 1
     assert [C for C, _ in last[1:-1]] == sorted({C for C, _ in last[1:-1]})
     assert rows and max(rows) < 0.6 * 1500
+    if near < 2:
+        assert sum(begun) > 4, "points were not chosen anew where others ended on the wrong side"
     assert float(found.gap.max()) <= 1e-6
     assert (true_gaps(plain, found) <= 1.05e-6).all()
     torch.testing.assert_close(found.objective, solver.newton(plain).objective, rtol=2e-6, atol=0)
@@ -704,7 +717,7 @@ def test_products_keep_the_bits_again(products: None) -> None:
     st.sampled_from([0.0, 0.5, 10.0]),
     st.sampled_from([0.0, 1e6]),
     st.sampled_from([1e-3, 1.0, 1e3]),
-    st.sampled_from([svm_newton.PATIENCE, (0, 0)]),
+    st.booleans(),
 )
 def test_products_have_true_gaps_at_every_scale(
     seed: int,
@@ -713,7 +726,7 @@ def test_products_have_true_gaps_at_every_scale(
     distance: float,
     offset: float,
     C: float,
-    patience: tuple[int, int],
+    path: bool,
 ) -> None:
     """Over all points and without some of them, from nothing and from the fit of all, at once and along the path: the optimum is the
     other engines'.
@@ -727,7 +740,8 @@ def test_products_have_true_gaps_at_every_scale(
         plain = replace(plain, signs=signs * torch.as_tensor(random.random((4, shape[0])) >= dropped))
         plain.signs[:, :4] = signs[:, :4]
         with pytest.MonkeyPatch.context() as patch:
-            patch.setattr(svm_newton, "PATIENCE", patience)
+            if path:
+                along_the_path(patch)
             found = solver.solve(replace(plain, whitened=white), start)
         assert (true_gaps(plain, found) <= 1.05 * found.gap.numpy() + 1e-8).all()
         assert float(found.gap.max()) <= (1e-6 if offset == 0 else 1e-4)
@@ -763,7 +777,6 @@ def test_what_products_leave_goes_to_the_other_engines(products: None, monkeypat
         return newton(problems, *given, **options)
 
     monkeypatch.setattr(solver, "newton", counted)
-    monkeypatch.setattr(svm_newton, "PATIENCE", (0, 0))
     monkeypatch.setattr(
         svm_newton,
         "newton_by_products",
@@ -776,8 +789,13 @@ def test_what_products_leave_goes_to_the_other_engines(products: None, monkeypat
     assert left.report["objective"] == pytest.approx(whole.report["objective"], rel=2e-6)
 
 
+@pytest.mark.parametrize("path", [False, True])
 @pytest.mark.parametrize("distance", [0.0, 0.5])
-def test_products_on_a_simulated_gpu_reach_the_same_optimum(distance: float, products: None) -> None:
+def test_products_on_a_simulated_gpu_reach_the_same_optimum(
+    distance: float, path: bool, products: None, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    if path:
+        along_the_path(monkeypatch)
     train, labels = blobs(60, 6, 3, distance=distance)
     options = {"platt_folds": 2}
     here = svm.run(train, labels, train[:20], classes=3, options=options, seed=3, device="cpu")

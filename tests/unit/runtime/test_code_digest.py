@@ -146,3 +146,9 @@ def test_how_jobs_run_leans_on_nothing_of_what_they_compute() -> None:
 def test_no_job_counts_how_it_runs_as_its_code() -> None:
     for stage in code_digest.SCRIPTS.glob("*.py"):
         assert not any("/runtime/" in name for name in code_digest.code_files(stage.name))
+
+
+def test_every_file_that_counts_as_before_is_there() -> None:
+    """An edit of one makes its entry dead, and all results that it held together stale, unless it is renewed."""
+    there = {code_digest._meaning(path)[0] for path in code_digest.SCRIPTS.rglob("*.py")}
+    assert code_digest.SAME.keys() <= there, "an entry of SAME is of no file: renew it, or take it out"

@@ -372,7 +372,9 @@ def save(figure: Figure, prefix: str | Path, table: pd.DataFrame, *, dpi: float)
     pdf, png = io.BytesIO(), io.BytesIO()
     figure.savefig(pdf, format="pdf", metadata=nothing)
     figure.savefig(png, format="png", dpi=dpi, metadata={"Software": None})
-    for path, data in zip(paths, (pdf.getvalue(), _with_palette(png, dpi)), strict=False):
+    # Curves have few colours, photographs have not.
+    drawn = png.getvalue() if any(ax.images for ax in figure.axes) else _with_palette(png, dpi)
+    for path, data in zip(paths, (pdf.getvalue(), drawn), strict=False):
         with atomic(path) as temporary:
             temporary.write_bytes(data)
     with atomic(paths[2]) as temporary:

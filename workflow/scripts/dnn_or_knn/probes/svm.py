@@ -41,7 +41,7 @@ from .solvers.svm_problem import Problems, Solution, certificate, few_points, sc
 BATCH = {"cpu": 2**28, "cuda": 2**32}
 #: Tables of points and problems, in float64, that fits by products hold, and problems that make products fast: that many are
 #: together where their tables take no more than the points, if `BATCH` has less room.
-TABLES, TOGETHER = 14, 64
+TABLES, TOGETHER = 18, 64
 #: Points whose class probabilities are worked out at a time.
 ROWS = 1024
 #: Where libsvm, which ends of itself neither on random labels nor at a tolerance too fine for it, is stopped.

@@ -59,13 +59,13 @@ SAME: dict[str, str] = {
     # probes/knn.py: the same
     "800e121cf855c3c5f76cb0e304d68994047252442dc0b5e262418099596635de": "c9ef426334946dd5e2577919b37fc241388ef804189a31f27e8056563d9e0172",
     # probes/svm.py: less memory; a Gram matrix once; fits of more than half an hour by products with the points, to the same certificate
-    "0443551bf8eebfd08cc6f0757e5f839ef80c74fcec8c5c72a609b7570d0ce560": "b0c4f6f6d7b125d030205c8ff0cc6a8f43540fa37b7d2786cf942ff83ee8ae7f",
+    "61d6e37d67b9322194b01965bd17c450569cdefe1f4f641b6bfa653e7716a394": "b0c4f6f6d7b125d030205c8ff0cc6a8f43540fa37b7d2786cf942ff83ee8ae7f",
     # probes/solvers/svm.py: the same
     "fa7f77c8c0dc10df745958410264316b2c808ebedf1d982b08d058c7d1442ae6": "b65b50989d411368fcfc23a8d2fff68453aabf78456770a3c45fb7a36308cd63",
     # probes/solvers/svm_problem.py: the same
     "4a4fc8a39b7b4ed3f2779f50e7853b10c41c1f8c03eef5e7091c1cb010bcd7ae": "1214cabab93fe895448642534b68cad4e1bc8bc7034a5040e479cedb49a64a8c",
     # probes/solvers/svm_newton.py: the same
-    "133facdcc87e0f99eaa54a2495ae483ce8a794dd28456012de134e32307835c2": "b3f23fea3dd13d835a2b1ddef1b40e7610d6c2118a8817a278c8b3f4b65e0fa5",
+    "96c21674c02e9aa0a4d8e2075da38aea326bee2793de44c5fa01cba8f6aaa9ad": "b3f23fea3dd13d835a2b1ddef1b40e7610d6c2118a8817a278c8b3f4b65e0fa5",
     # probes/logistic.py: less memory
     "ee6301467013d029bba6a48aab2838b195b2e0d6ee8756aa3b6ad1e2f2f90c79": "8e9ec2db759840bf4da833c5ff50628d72194d1c76315d4ec5463807e0437953",
     # probes/solvers/softmax_problem.py: the same

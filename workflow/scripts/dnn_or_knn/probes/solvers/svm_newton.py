@@ -37,7 +37,7 @@ MOST, ROUNDS = 8, 5
 #: What a fit over near points leaves of the tolerance to rounding, and after how many of its steps it is looked at.
 INNER, LOOK = 0.3, 4
 #: Steps by products that a fit is given at least and at most before it goes along the path.
-PATIENCE = 2, 20
+PATIENCE = 2, 12
 #: What a fit is taken to need in `by_products`: steps, points that change their side in one, products in one.
 TYPICAL_STEPS, TYPICAL_CHANGE, TYPICAL_PRODUCTS = 10, 0.1, 20
 #: Operations by Gram matrices, half an hour of one core, from where fits by products are thought of: others keep their bits.
@@ -290,17 +290,17 @@ def along_path(
     if len(left):
         part, weights = problems.take(left), found.weights[left]
         few = torch.nonzero((found.alpha[left] > 0).sum(1) <= MANY * dimensions)[:, 0]
-        if len(few):
-            weights[few] = _path_weights(part.take(few), white, tolerance)
+        path = _costs(problems, white)
+        if len(few) and len(path) > 1:
+            weights[few] = _path_weights(part.take(few), white, path, tolerance)
         other = newton_by_products(part, white, weights, tolerance=tolerance)
         put(found, left, other)
         found = replace(found, iterations=found.iterations + other.iterations)
     return found
 
 
-def _path_weights(problems: Problems, white: Whitened, tolerance: float) -> torch.Tensor:
+def _path_weights(problems: Problems, white: Whitened, path: list[float], tolerance: float) -> torch.Tensor:
     """Return weights (B, D) at the end of the path; what is above the tolerance there is for the caller to see."""
-    path = _costs(problems, white)
     weights = pull(problems.points, 2 * path[0] * problems.signs) @ white.basis / white.hessian(path[0]) @ white.basis.T
     live = torch.arange(len(weights), device=weights.device)
     for number, C in enumerate(path[:-1]):
@@ -332,22 +332,27 @@ def _over_near_points(
 
     `path` is followed over the first choice. What ends above the tolerance is for the caller to see.
     """
-    weights = weights.clone()
-    live, before = torch.arange(len(weights), device=weights.device), torch.full_like(weights[:, 0], torch.inf)
+    best = weights.clone()
+    live, least = torch.arange(len(weights), device=weights.device), torch.full_like(weights[:, 0], torch.inf)
     for number in range(ROUNDS + 1):
         part = problems.take(live)
-        slack = slacks(part, weights[live])
+        slack = slacks(part, weights)
         if number:
-            primal, distance = certificate(part, weights[live], 2 * part.C * slack.clamp(min=0), slack)
+            primal, distance = certificate(part, weights, 2 * part.C * slack.clamp(min=0), slack)
             gap = distance / primal.clamp(min=1e-300)
-            open_ = torch.nonzero((gap > tolerance) & (gap < before[live]))[:, 0]
-            before[live] = gap
-            live, slack = live[open_], slack[open_]
+            better = gap < least[live]
+            best[live[better]], least[live[better]] = weights[better], gap[better]
+            open_ = torch.nonzero(better & (gap > tolerance))[:, 0]
+            live, slack, weights = live[open_], slack[open_], weights[open_]
         if number == ROUNDS or not len(live):
             break
-        for b, own in zip(live.tolist(), slack, strict=True):
-            weights[b] = _near_fit(problems, white, b, weights[b], own, path if number == 0 else path[-1:], tolerance)
-    return weights
+        rest = path[-1:] if number else path
+        fits = [
+            _near_fit(problems, white, b, first, own, rest, tolerance)
+            for b, first, own in zip(live.tolist(), weights, slack, strict=True)
+        ]
+        weights = torch.stack(fits)
+    return best
 
 
 def _near_fit(

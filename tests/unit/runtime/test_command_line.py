@@ -36,6 +36,8 @@ def main(args):
         class Told:
             def __del__(self): print("collected")
         Told.itself = Told()
+    if what == "bindings":
+        import torchvision
     if what == "memory":
         def resident(): return int(open("/proc/self/statm").read().split()[1]) * os.sysconf("SC_PAGE_SIZE")
         before = resident()
@@ -98,6 +100,12 @@ def test_a_wrong_specification_is_refused(spec: str) -> None:
 def test_a_job_that_ends_does_not_look_through_all_that_it_imported(tmp_path: Path) -> None:
     output, error = start("cycle", tmp_path / "log").communicate()
     assert (output, error.startswith("done in")) == ("", True)
+
+
+def test_a_job_that_ends_is_not_told_of_leaks_by_the_libraries_that_it_imported(tmp_path: Path) -> None:
+    """torchvision imports Triton, whose bindings count what is left of theirs."""
+    _, error = start("bindings", tmp_path / "log").communicate()
+    assert error.startswith("done in") and error.count("\n") == 1, error
 
 
 @pytest.mark.skipif(platform.libc_ver()[0] != "glibc", reason="it is glibc that is told")

@@ -177,7 +177,13 @@ def collect_less() -> None:
     quarter of the processor time of starting and ending.
     """
     gc.set_threshold(COLLECT_EVERY, *gc.get_threshold()[1:])
-    atexit.register(gc.freeze)
+    atexit.register(_keep_cycles)
+
+
+def _keep_cycles() -> None:
+    """Leave cycles to the system, but where bindings count at the end what is left of theirs, and complain."""
+    if "triton._C.libtriton" not in sys.modules:
+        gc.freeze()
 
 
 def keep_memory() -> None:

@@ -47,7 +47,7 @@ SAME: dict[str, str] = {
     # training_curves.py: titles
     "40e211035240637356423edb87b53483ee4244fdfd96c7cc04e3c5faee3f3326": "084fe0dfe949a49a750689e999af2f7743bb1d02786ad5f65e459492c63ab29c",
     # measures.py: runs without a network's outputs
-    "31110d40bc9cf7e490d88e53d502632f52ab405d86deff43e226b7d22eca74b6": "b6f81feb586e07d83a0be7d20f9c3896de9f1664ebbfbb4ab824329d468ff695",
+    "ab377c92e21e1a4e99d2873fd0ffcefb843e1514839e4deee35b51e68dd11009": "b6f81feb586e07d83a0be7d20f9c3896de9f1664ebbfbb4ab824329d468ff695",
     # claims/effects.py: the same
     "4ffd14de28e801de582c86fd0be0719de87d64e8294e37af7891079113425b4e": "04eb7bbf25952816fbcbb6f64eea8723a6186e7dbbb915c51d3bef6d685e35fe",
     # report/page.py: the same

@@ -15,6 +15,7 @@ Specification:
   layers       ["embedding"], "hidden" (every other probe point), or names of probe points
   steps        evaluations, whose weights are beside --training
   input_layer  "pixels" or "mean": the features of the probe point `input`
+  cpu_batch    images per forward pass on a CPU, for data sets that stay on disk (optional)
 """
 
 from __future__ import annotations

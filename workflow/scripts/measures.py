@@ -20,6 +20,7 @@ Specification:
   bootstrap   {"replicates", "seed"}
   memorized, nearly_memorized   train accuracies whose first steps are reported
   alone       true: there are no outputs of the network (optional)
+  layers      with alone: the network's order of layers, as far as it is known (optional)
 """
 
 #: What measures runs without outputs of a network, by name: such a run's specification says so.

@@ -780,7 +780,7 @@ def test_what_products_leave_goes_to_the_other_engines(products: None, monkeypat
     monkeypatch.setattr(
         svm_newton,
         "newton_by_products",
-        lambda *given, tolerance, limit=0: newton_by_products(*given, tolerance=tolerance, limit=0),
+        lambda *given, **options: newton_by_products(*given, **options | {"limit": 0}),
     )
     monkeypatch.setattr(solver, "LEFT", 2 * 24 * 11**2)
     left = fit(train, labels)

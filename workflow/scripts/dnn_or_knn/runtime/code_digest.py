@@ -47,7 +47,7 @@ SAME: dict[str, str] = {
     # training_curves.py: titles
     "40e211035240637356423edb87b53483ee4244fdfd96c7cc04e3c5faee3f3326": "084fe0dfe949a49a750689e999af2f7743bb1d02786ad5f65e459492c63ab29c",
     # measures.py: runs without a network's outputs
-    "31110d40bc9cf7e490d88e53d502632f52ab405d86deff43e226b7d22eca74b6": "b6f81feb586e07d83a0be7d20f9c3896de9f1664ebbfbb4ab824329d468ff695",
+    "ab377c92e21e1a4e99d2873fd0ffcefb843e1514839e4deee35b51e68dd11009": "b6f81feb586e07d83a0be7d20f9c3896de9f1664ebbfbb4ab824329d468ff695",
     # claims/effects.py: the same
     "4ffd14de28e801de582c86fd0be0719de87d64e8294e37af7891079113425b4e": "04eb7bbf25952816fbcbb6f64eea8723a6186e7dbbb915c51d3bef6d685e35fe",
     # report/page.py: the same
@@ -65,7 +65,7 @@ SAME: dict[str, str] = {
     # probes/solvers/svm_problem.py: the same
     "4a4fc8a39b7b4ed3f2779f50e7853b10c41c1f8c03eef5e7091c1cb010bcd7ae": "1214cabab93fe895448642534b68cad4e1bc8bc7034a5040e479cedb49a64a8c",
     # probes/solvers/svm_newton.py: the same
-    "96c21674c02e9aa0a4d8e2075da38aea326bee2793de44c5fa01cba8f6aaa9ad": "b3f23fea3dd13d835a2b1ddef1b40e7610d6c2118a8817a278c8b3f4b65e0fa5",
+    "c463e157768b35d4911cd9bbad87df5c3200ae81f56209f9d5abe31ce76c5e0a": "b3f23fea3dd13d835a2b1ddef1b40e7610d6c2118a8817a278c8b3f4b65e0fa5",
     # probes/logistic.py: less memory
     "ee6301467013d029bba6a48aab2838b195b2e0d6ee8756aa3b6ad1e2f2f90c79": "8e9ec2db759840bf4da833c5ff50628d72194d1c76315d4ec5463807e0437953",
     # probes/solvers/softmax_problem.py: the same

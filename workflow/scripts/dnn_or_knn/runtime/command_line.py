@@ -52,7 +52,7 @@ KEYS = {
     "published.py": ("published", "labels", "knn"),
     "report.py": ("config",),
 }
-#: New objects between two looks for cycles among them (Python's 700 is for programs that do not import a million).
+#: New objects between two looks for cycles among them; Python's own number is for programs that do not import a million.
 COLLECT_EVERY = 5_000
 #: Options of glibc's `mallopt`, and their values in bytes. Arrays from 32 MiB on, the most that it allows, go back at once.
 MALLOC = {"M_MMAP_THRESHOLD": (-3, 2**25), "M_TRIM_THRESHOLD": (-1, 2**28)}

@@ -36,8 +36,8 @@ FEW, MANY, NEAR = 2.5, 4.0, 2.5
 MOST, ROUNDS = 8, 5
 #: What a fit over near points leaves of the tolerance to rounding, and after how many of its steps it is looked at.
 INNER, LOOK = 0.3, 4
-#: Steps by products that a fit is given at least and at most before it goes along the path.
-PATIENCE = 2, 12
+#: Steps by products that a fit is given at least and at most before it goes along the path, and products in each.
+PATIENCE, TRIED = (2, 12), 25
 #: What a fit is taken to need in `by_products`: steps, points that change their side in one, products in one.
 TYPICAL_STEPS, TYPICAL_CHANGE, TYPICAL_PRODUCTS = 10, 0.1, 20
 #: Operations by Gram matrices, half an hour of one core, from where fits by products are thought of: others keep their bits.
@@ -190,8 +190,9 @@ def newton_by_products(
     *,
     tolerance: float = 1e-6,
     limit: int = PRODUCT_STEPS,
+    products: int = PRODUCTS,
 ) -> Solution:
-    """Minimise the squared-hinge objective of every problem from `weights` (B, D) in at most `limit` steps by products, all at once.
+    """Minimise the squared-hinge objective of every problem from `weights` (B, D) in at most `limit` steps of `products`, all at once.
 
     The points are multiplied with all problems' vectors in one product; a problem that is done leaves the batch. float32
     only makes directions: gradients and certificates are float64.
@@ -217,7 +218,7 @@ def newton_by_products(
         if len(open_) < len(live):
             part, live, slack, now, gathered = part.take(open_), live[open_], slack[open_], now[open_], gathered[open_]
         downhill = gathered - part.penalty_slope(now)
-        direction, moved = _products_direction(white, C, slack > 0, downhill)
+        direction, moved = _products_direction(white, C, slack > 0, downhill, products)
         quadratic = (direction * part.penalty_slope(direction)).sum(1)
         step = _changed_step(C, slack, part.signs * moved, -(downhill * direction).sum(1), quadratic)
         weights[live] = now + step[:, None] * direction
@@ -239,7 +240,7 @@ def _first_weights(problems: Problems, white: Whitened, start: Solution | None) 
 
 
 def _products_direction(
-    white: Whitened, C: float, active: torch.Tensor, downhill: torch.Tensor
+    white: Whitened, C: float, active: torch.Tensor, downhill: torch.Tensor, products: int
 ) -> tuple[torch.Tensor, torch.Tensor]:
     """Return δ (L, D) with (R + 2C Σ x xᵀ) δ ≈ downhill (L, D) over the `active` points (L, n), and x·δ (L, n) float32.
 
@@ -253,7 +254,7 @@ def _products_direction(
     enough = FORCING**2 * left
     found, moved = torch.zeros_like(residual), torch.zeros(active.shape, dtype=torch.float32, device=active.device)
     live = torch.arange(len(found), device=found.device)
-    for _ in range(PRODUCTS):
+    for _ in range(products):
         reached = along.float() @ points.T
         bent = penalty * along + 2 * C * ((reached * active) @ points).double()
         length = left / (along * bent).sum(1).clamp(min=1e-300)
@@ -285,7 +286,7 @@ def along_path(
     # Steps by products that cost what the path does.
     patience = min(max(PATIENCE[0], dimensions**2 // (10 * count)), PATIENCE[1])
     first = _first_weights(problems, white, start)
-    found = newton_by_products(problems, white, first, tolerance=tolerance, limit=patience)
+    found = newton_by_products(problems, white, first, tolerance=tolerance, limit=patience, products=TRIED)
     left = torch.nonzero(~(found.gap <= tolerance))[:, 0]
     if len(left):
         part, weights = problems.take(left), found.weights[left]

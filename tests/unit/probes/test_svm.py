@@ -654,9 +654,10 @@ def test_products_end_where_gram_matrices_do(products: None, monkeypatch: pytest
 
 
 def along_the_path(patch: pytest.MonkeyPatch) -> None:
-    """Have every fit by products go along the path, without a step at its own C before."""
+    """Have every fit by products go along the path, without a step at its own C before, and over near points although dimensions are few."""
     patch.setattr(svm_newton, "PATIENCE", (0, 0))
     patch.setattr(svm_newton, "MANY", np.inf)
+    patch.setattr(svm_newton, "FEW", 2.5)
 
 
 @pytest.mark.parametrize("near", [svm_newton.NEAR, 1.1])

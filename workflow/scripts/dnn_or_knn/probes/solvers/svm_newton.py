@@ -31,7 +31,7 @@ FORCING = 0.1
 #: The path begins where 2C‖x‖² of a point is this on average, goes on by this factor, and asks for this gap on the way.
 FIRST, FACTOR, LOOSE = 4.0, 4.0, 0.1
 #: Active points a dimension that are few, those from where products get there by themselves, and near points an active one.
-FEW, MANY, NEAR = 2.5, 4.0, 2.5
+FEW, MANY, NEAR = 1.5, 4.0, 2.5
 #: Near points a dimension at most, and choices of them at most.
 MOST, ROUNDS = 8, 5
 #: What a fit over near points leaves of the tolerance to rounding, and after how many of its steps it is looked at.

@@ -546,11 +546,17 @@ def test_gaps_are_those_of_the_weights_at_every_scale(
 
 
 def four_classes(
-    random: np.random.Generator, shape: tuple[int, int], scale: float, distance: float, offset: float
+    random: np.random.Generator,
+    shape: tuple[int, int],
+    scale: float,
+    distance: float,
+    offset: float,
+    *,
+    classes: int = 4,
 ) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor]:
-    """Return points (n, d + 1) without their mean, two of them equal, the signs (4, n) of each class against the rest, the mean."""
-    labels = np.arange(shape[0]) % 4
-    features = scale * (distance * random.normal(size=(4, shape[1]))[labels] + random.normal(size=shape)) + offset
+    """Return points (n, d + 1) without their mean, two of them equal, the signs (4, n) of four classes against the rest, the mean."""
+    labels = np.arange(shape[0]) % classes
+    features = scale * (distance * random.normal(size=(classes, shape[1]))[labels] + random.normal(size=shape)) + offset
     features[5] = features[4]
     mean = torch.as_tensor(features.mean(0))
     points = torch.cat([torch.as_tensor(features) - mean, torch.ones(shape[0], 1).double()], 1)
@@ -665,29 +671,24 @@ def test_the_path_ends_at_the_optimum_over_the_points_near_the_margin(
     near: float, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """About as many points are active as dimensions, of many more: the check over all points finds nothing left to do."""
-    train, labels = blobs(1500, 60, 30, distance=0.6)
-    points = torch.ones(1500, 61, dtype=torch.float64)
-    points[:, :-1] = torch.as_tensor(train)
-    mean = points[:, :-1].mean(0)
-    points[:, :-1] -= mean
-    signs = torch.where(torch.as_tensor(labels) == torch.arange(4)[:, None], 1.0, -1.0).double()
+    points, signs, mean = four_classes(np.random.default_rng(0), (1500, 60), 1.0, 0.6, 0.0, classes=30)
     signs[:, ::7] = 0
     plain = Problems(points, signs, 1.0, True, mean)
     rows, last, begun = [], [], []
+    newton = svm_newton.newton
 
-    def newton(problems: Problems, start: Solution, **options: Any) -> Solution:
+    def near_newton(problems: Problems, start: Solution, **options: Any) -> Solution:
         rows.append(len(problems.points))
         begun.append(problems.C == 1.0 and not bool(start.active.any()))
         assert problems.points.dtype == torch.float32
-        return svm_newton_newton(problems, start, **options)
+        return newton(problems, start, **options)
 
     def products(problems: Problems, *given: Any, **options: Any) -> Solution:
         made = newton_by_products(problems, *given, **options)
         last.append((problems.C, made.iterations))
         return made
 
-    svm_newton_newton = svm_newton.newton
-    monkeypatch.setattr(svm_newton, "newton", newton)
+    monkeypatch.setattr(svm_newton, "newton", near_newton)
     monkeypatch.setattr(svm_newton, "newton_by_products", products)
     along_the_path(monkeypatch)
     monkeypatch.setattr(svm_newton, "NEAR", near)

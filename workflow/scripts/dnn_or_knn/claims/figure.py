@@ -153,9 +153,8 @@ def _effect(ax: Axes, place: float, effect: dict[str, Any], remark: list[str]) -
             fontsize=SIZE,
             linespacing=1.15,
             ha="center",
-            va="center"
-            if len(remark) > 1
-            else "center_baseline",  # of which only the first line would be in the middle
+            # Of several lines, "center_baseline" would have the first in the middle.
+            va="center" if len(remark) > 1 else "center_baseline",
             color=VERDICTS[effect["verdict"]].colour,
             bbox={"facecolor": "white", "edgecolor": "none", "pad": 0.3, "alpha": 0.8},
         )

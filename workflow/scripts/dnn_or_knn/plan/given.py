@@ -86,8 +86,8 @@ def measured(features: Mapping[Any, Mapping[str, str]] | None) -> dict[str, list
     """Return what the measures must be told of the layers' order: nothing where it is that of their first appearance, by step."""
     if features is None:
         return {}
-    seen = dict.fromkeys(layer for row in hidden(features) for layer in row)
-    return {} if [*seen, LAST] == layers(features) else {"layers": layers(features)}
+    order, seen = layers(features), dict.fromkeys(layer for row in hidden(features) for layer in row)
+    return {} if [*seen, LAST] == order else {"layers": order}
 
 
 def _one_order(features: Mapping[str, Mapping[str, str]], where: str) -> None:

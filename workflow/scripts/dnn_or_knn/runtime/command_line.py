@@ -54,8 +54,8 @@ KEYS = {
 }
 #: New objects between two looks for cycles among them; Python's own number is for programs that do not import a million.
 COLLECT_EVERY = 5_000
-#: Options of glibc's `mallopt`, and their values in bytes. Arrays from 32 MiB on, the most that it allows, go back at once.
-MALLOC = {"M_MMAP_THRESHOLD": (-3, 2**25), "M_TRIM_THRESHOLD": (-1, 2**28)}
+#: Options of glibc's `mallopt`.
+M_TRIM_THRESHOLD, M_MMAP_THRESHOLD = -1, -3
 THREAD_VARIABLES = ("OMP_NUM_THREADS", "MKL_NUM_THREADS", "OPENBLAS_NUM_THREADS", "NUMEXPR_NUM_THREADS")
 log = logging.getLogger("dnn_or_knn")
 
@@ -193,8 +193,10 @@ def keep_memory() -> None:
     demo's extractions. Other C libraries stay as they are.
     """
     with contextlib.suppress(OSError, AttributeError):
-        for option, value in MALLOC.values():
-            ctypes.CDLL(None).mallopt(option, value)
+        mallopt = ctypes.CDLL(None).mallopt
+        # Arrays from 32 MiB on, the most that it allows, go back at once.
+        mallopt(M_MMAP_THRESHOLD, 2**25)
+        mallopt(M_TRIM_THRESHOLD, 2**28)
 
 
 def start_log(path: Path | None) -> None:

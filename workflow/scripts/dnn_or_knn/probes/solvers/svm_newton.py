@@ -34,8 +34,8 @@ FIRST, FACTOR, LOOSE = 4.0, 4.0, 0.1
 FEW, MANY, NEAR = 1.5, 4.0, 2.5
 #: Near points a dimension at most, and choices of them at most.
 MOST, ROUNDS = 8, 5
-#: What a fit over near points leaves of the tolerance to rounding, and after how many of its steps it is looked at.
-INNER, LOOK = 0.3, 4
+#: What a fit over near points leaves of the tolerance to rounding.
+INNER = 0.3
 #: Steps by products that a fit is given at least and at most before it goes along the path, and products in each.
 PATIENCE, TRIED = (2, 12), 25
 #: What a fit is taken to need in `by_products`: steps, points that change their side in one, products in one.
@@ -45,9 +45,17 @@ HALF_AN_HOUR = 5e13
 
 
 def newton(
-    problems: Problems, start: Solution | None = None, *, tolerance: float = 1e-6, limit: int = STEPS
+    problems: Problems,
+    start: Solution | None = None,
+    *,
+    tolerance: float = 1e-6,
+    limit: int = STEPS,
+    settle: bool = False,
 ) -> Solution:
-    """Minimise the squared-hinge objective of every problem in at most `limit` Newton steps; see the module."""
+    """Minimise the squared-hinge objective of every problem in at most `limit` Newton steps; see the module.
+
+    With `settle` a problem also ends where a step changed no point's side: all that is left then is rounding.
+    """
     points, signs, C, ridge = problems.points, problems.signs, problems.C, problems.ridge()
     inside, dimensions = signs.abs(), points.shape[-1]
     if start is None or start.active is None or start.gram is None:
@@ -68,6 +76,8 @@ def newton(
         primal, distance = certificate(problems, weights, alpha, slack)
         gap = distance / primal.clamp(min=1e-300)
         live = torch.nonzero(~(gap <= tolerance))[:, 0]
+        if settle and iteration:
+            live = live[((slack[live] > 0) != (active[live] > 0)).any(1)]
         if iteration == limit or not len(live):
             break
         part = problems.take(live) if len(live) < len(every) else problems
@@ -231,12 +241,18 @@ def _first_weights(problems: Problems, white: Whitened, start: Solution | None) 
     Where the points that are active in `start` and take part here are about as many as dimensions, the first step would satisfy
     them all and put others on the wrong side, so that it is farther from there than from the beginning.
     """
-    anew = pull(problems.points, 2 * problems.C * problems.signs) @ white.basis @ white.basis.T
+    anew = _all_active(problems, white)
     if start is None:
         return anew
     active = ((start.alpha > 0) & (problems.signs != 0)).sum(1)
     near = (active > 0.5 * anew.shape[1]) & (active < 2 * anew.shape[1])
     return torch.where(near[:, None], anew, start.weights)
+
+
+def _all_active(problems: Problems, white: Whitened) -> torch.Tensor:
+    """Return the weights (B, D) that minimise every problem's objective as if all points were active."""
+    uphill = pull(problems.points, 2 * problems.C * problems.signs) @ white.basis
+    return uphill / white.hessian(problems.C) @ white.basis.T
 
 
 def _products_direction(
@@ -302,7 +318,7 @@ def along_path(
 
 def _path_weights(problems: Problems, white: Whitened, path: list[float], tolerance: float) -> torch.Tensor:
     """Return weights (B, D) at the end of the path; what is above the tolerance there is for the caller to see."""
-    weights = pull(problems.points, 2 * path[0] * problems.signs) @ white.basis / white.hessian(path[0]) @ white.basis.T
+    weights = _all_active(replace(problems, C=path[0]), white)
     live = torch.arange(len(weights), device=weights.device)
     for number, C in enumerate(path[:-1]):
         found = newton_by_products(replace(problems.take(live), C=C), white, weights[live], tolerance=LOOSE)
@@ -371,24 +387,15 @@ def _near_fit(
     """
     signs = problems.signs[b]
     scale, dimensions = white.penalty.sqrt(), len(white.penalty)
-    wanted = max(int(NEAR * (slack > 0).sum()), dimensions)
+    count = max(int(NEAR * (slack > 0).sum()), dimensions)
     inside = int(signs.count_nonzero())
-    rows = torch.where(signs != 0, slack, -torch.inf).topk(min(wanted, MOST * dimensions, inside)).indices
+    rows = torch.where(signs != 0, slack, -torch.inf).topk(min(count, MOST * dimensions, inside)).indices
     points = white.points[rows] / scale.float()
     near = Problems(points, signs[None, rows].float(), problems.C, True, points.new_zeros(dimensions - 1))
     nothing, gram = torch.zeros_like(near.signs), points.new_zeros(1, dimensions, dimensions)
     first = problems.penalty_slope(weights[None]) @ white.basis / scale
     found = Solution(first.float(), nothing, nothing[:, 0], nothing[:, 0], 0, nothing, gram)
     for C in path:
-        found = _settled(replace(near, C=C), found, INNER * tolerance if C == problems.C else LOOSE)
+        wanted = INNER * tolerance if C == problems.C else LOOSE
+        found = newton(replace(near, C=C), found, tolerance=wanted, settle=True)
     return white.basis @ (found.weights[0].double() / scale)
-
-
-def _settled(problems: Problems, found: Solution, tolerance: float) -> Solution:
-    """Return `newton`'s fit, or the last one where steps change no point's side any more: rounding is all that is left."""
-    for _ in range(STEPS // LOOK):
-        found = newton(problems, found, tolerance=tolerance, limit=LOOK)
-        active = found.active
-        if float(found.gap.max()) <= tolerance or (active is not None and torch.equal(found.alpha > 0, active > 0)):
-            break
-    return found

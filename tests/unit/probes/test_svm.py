@@ -697,6 +697,7 @@ def test_the_path_ends_at_the_optimum_over_the_points_near_the_margin(
     assert last[0] == (1.0, 0) and last[-1][0] == 1.0 and last[-1][1] <= 1
     assert [C for C, _ in last[1:-1]] == sorted({C for C, _ in last[1:-1]})
     assert rows and max(rows) < 0.6 * 1500
+    assert found.iterations > sum(steps for _, steps in last), "steps over near points are not counted"
     if near < 2:
         assert sum(begun) > 4, "points were not chosen anew where others ended on the wrong side"
     assert float(found.gap.max()) <= 1e-6

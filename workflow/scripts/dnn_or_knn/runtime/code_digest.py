@@ -65,7 +65,7 @@ SAME: dict[str, str] = {
     # probes/solvers/svm_problem.py: the same
     "4a4fc8a39b7b4ed3f2779f50e7853b10c41c1f8c03eef5e7091c1cb010bcd7ae": "1214cabab93fe895448642534b68cad4e1bc8bc7034a5040e479cedb49a64a8c",
     # probes/solvers/svm_newton.py: the same
-    "ec3ebd92464a7f8cf48e08c2ff27a61586f76969235c96edf7c76f441157dc5c": "b3f23fea3dd13d835a2b1ddef1b40e7610d6c2118a8817a278c8b3f4b65e0fa5",
+    "d5e224ad86f2263bbd1899c800bd096a884c5a2588194b2e6a8c955f140cee8e": "b3f23fea3dd13d835a2b1ddef1b40e7610d6c2118a8817a278c8b3f4b65e0fa5",
     # probes/logistic.py: less memory
     "ee6301467013d029bba6a48aab2838b195b2e0d6ee8756aa3b6ad1e2f2f90c79": "8e9ec2db759840bf4da833c5ff50628d72194d1c76315d4ec5463807e0437953",
     # probes/solvers/softmax_problem.py: the same

@@ -201,10 +201,11 @@ def newton_by_products(
     tolerance: float = 1e-6,
     limit: int = PRODUCT_STEPS,
     products: int = PRODUCTS,
+    leave: float = -1,
 ) -> Solution:
     """Minimise the squared-hinge objective of every problem from `weights` (B, D) in at most `limit` steps of `products`, all at once.
 
-    The points are multiplied with all problems' vectors in one product; a problem that is done leaves the batch. float32
+    A problem ends, too, where at most `leave` points are active. The points are multiplied with all problems' vectors in one product; a problem that is done leaves the batch. float32
     only makes directions: gradients and certificates are float64.
     """
     points, C = problems.points, problems.C
@@ -222,7 +223,7 @@ def newton_by_products(
         gap = distance / primal.clamp(min=1e-300)
         put(found, live, Solution(now, alpha, primal, gap, 0))
         del alpha
-        open_ = torch.nonzero(~(gap <= tolerance))[:, 0]
+        open_ = torch.nonzero(~(gap <= tolerance) & ((slack > 0).sum(1) > leave))[:, 0]
         if iteration == limit or not len(open_):
             break
         if len(open_) < len(live):
@@ -303,23 +304,25 @@ def along_path(
     patience = min(max(PATIENCE[0], dimensions**2 // (10 * count)), PATIENCE[1])
     first = _first_weights(problems, white, start)
     found = newton_by_products(problems, white, first, tolerance=tolerance, limit=patience, products=TRIED)
+    steps, path = found.iterations, _costs(problems, white)
     left = torch.nonzero(~(found.gap <= tolerance))[:, 0]
-    if len(left):
-        part, weights = problems.take(left), found.weights[left]
-        few = torch.nonzero((found.alpha[left] > 0).sum(1) <= MANY * dimensions)[:, 0]
-        path, steps = _costs(problems, white), found.iterations
-        if len(few) and len(path) > 1:
-            weights[few], taken = _path_weights(part.take(few), white, path, tolerance)
+    if len(left) and len(path) > 1:
+        leave = MANY * dimensions
+        many = newton_by_products(problems.take(left), white, found.weights[left], tolerance=tolerance, leave=leave)
+        put(found, left, many)
+        left = left[~(many.gap <= tolerance)]
+        steps += many.iterations
+        if len(left):
+            found.weights[left], taken = _path_weights(problems.take(left), white, path, tolerance)
             steps += taken
-        other = newton_by_products(part, white, weights, tolerance=tolerance)
-        put(found, left, other)
-        found = replace(found, iterations=steps + other.iterations)
-    return found
+    if len(left):
+        last = newton_by_products(problems.take(left), white, found.weights[left], tolerance=tolerance)
+        put(found, left, last)
+        steps += last.iterations
+    return replace(found, iterations=steps)
 
 
-def _path_weights(
-    problems: Problems, white: Whitened, path: list[float], tolerance: float
-) -> tuple[torch.Tensor, int]:
+def _path_weights(problems: Problems, white: Whitened, path: list[float], tolerance: float) -> tuple[torch.Tensor, int]:
     """Return weights (B, D) at the end of the path and the steps to there; what is above the tolerance is for the caller to see."""
     weights = _all_active(replace(problems, C=path[0]), white)
     live = torch.arange(len(weights), device=weights.device)
@@ -332,7 +335,9 @@ def _path_weights(
         few = (found.alpha > 0).sum(1) <= FEW * len(white.penalty)
         if bool(few.any()):
             near = problems.take(live[few])
-            weights[live[few]], taken = _over_near_points(near, white, weights[live[few]], path[number + 1 :], tolerance)
+            weights[live[few]], taken = _over_near_points(
+                near, white, weights[live[few]], path[number + 1 :], tolerance
+            )
             most = max(most, steps + taken)
         live = live[~few]
         if not len(live):

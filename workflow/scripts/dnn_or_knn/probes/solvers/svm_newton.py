@@ -205,8 +205,8 @@ def newton_by_products(
 ) -> Solution:
     """Minimise the squared-hinge objective of every problem from `weights` (B, D) in at most `limit` steps of `products`, all at once.
 
-    A problem ends, too, where at most `leave` points are active. The points are multiplied with all problems' vectors in one product; a problem that is done leaves the batch. float32
-    only makes directions: gradients and certificates are float64.
+    A problem ends, too, where at most `leave` points are active. The points are multiplied with all problems' vectors in one
+    product; a problem that is done leaves the batch. float32 only makes directions: gradients and certificates are float64.
     """
     points, C = problems.points, problems.C
     weights = weights.clone()

@@ -157,6 +157,7 @@ class Descent:
                 self.history.moved = None
                 before = self.precondition = None
                 waited += PATIENCE // 3
+            del ahead
         return *best, reached, best_gap, step
 
     def _look(self, state: State, single: bool) -> tuple[State, torch.Tensor, torch.Tensor, torch.Tensor, float, float]:

@@ -209,7 +209,7 @@ def certificate(problem: Problem, state: State, gradient: torch.Tensor, sums: to
     mixed += problem.C * t * (torch.outer(problem.pulled.sum(1), q) - problem.pulled[:, inside])
     scores = state.scores[:, inside].double()
     divergence = len(scores) * float(torch.special.xlogy(q, q).sum()) - float(q @ scores.sum(0))
-    divergence += float(torch.logsumexp(scores, 1).sum())
+    divergence += float(torch.cat([torch.logsumexp(some, 1) for some in scores.split(ROWS)]).sum())
     return 0.5 * dot(mixed + weights, mixed + weights) + problem.C * t * max(divergence, 0.0)
 
 

@@ -422,6 +422,23 @@ def test_the_certificate_of_unequal_sums_is_the_dual_of_the_mixed_point() -> Non
     assert gap < 2 * (primal - dual)
 
 
+@pytest.mark.parametrize("dtype", [torch.float32, torch.float64])
+def test_the_slope_along_a_step_has_the_same_bits_some_rows_at_a_time(
+    dtype: torch.dtype, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    train, labels, _ = blobs(n=83, classes=5)
+    x, y = torch.tensor(train).double(), torch.tensor(labels)
+    problem = softmax_problem.Problem.of(softmax_problem.Points.of(x, 5), y, 5, 5, 1.0)
+    generator = torch.Generator().manual_seed(0)
+    weights, moved = (torch.randn(n, 5, dtype=dtype, generator=generator) for n in (8, 83))
+    state = problem.state(weights, torch.zeros(5, dtype=dtype))
+    once = softmax_problem.dot(state.residual, moved)
+    assert once == pytest.approx(float((state.residual.double() * moved.double()).sum()), rel=1e-5)
+    assert state.along(moved) == once
+    monkeypatch.setattr(softmax_problem, "ROWS", 20)
+    assert state.along(moved) == once
+
+
 @pytest.mark.parametrize("kind", ["overlapping", "random labels", "collapsed", "badly scaled", "far from zero"])
 def test_float32_goes_first_and_float64_ends_at_the_same_optimum(kind: str, monkeypatch: pytest.MonkeyPatch) -> None:
     """What networks make of images, early and late, large enough here for the two precisions to be used."""

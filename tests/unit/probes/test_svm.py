@@ -694,14 +694,44 @@ def test_the_path_ends_at_the_optimum_over_the_points_near_the_margin(
     monkeypatch.setattr(svm_newton, "NEAR", near)
     white = whitened(points, mean, 1.0, points.T @ points)
     found = svm_newton.along_path(replace(plain, whitened=white), white)
-    assert last[0] == (1.0, 0) and last[-1][0] == 1.0 and last[-1][1] <= 1
-    assert [C for C, _ in last[1:-1]] == sorted({C for C, _ in last[1:-1]})
+    assert last[:2] == [(1.0, 0)] * 2 and last[-1][0] == 1.0 and last[-1][1] <= 1
+    assert [C for C, _ in last[2:-1]] == sorted({C for C, _ in last[2:-1]})
     assert rows and max(rows) < 0.6 * 1500
+    assert found.iterations > sum(steps for _, steps in last), "steps over near points are not counted"
     if near < 2:
         assert sum(begun) > 4, "points were not chosen anew where others ended on the wrong side"
     assert float(found.gap.max()) <= 1e-6
     assert (true_gaps(plain, found) <= 1.05e-6).all()
     torch.testing.assert_close(found.objective, solver.newton(plain).objective, rtol=2e-6, atol=0)
+
+
+@pytest.mark.parametrize(("many", "begun"), [(6.0, True), (0.0, False)])
+def test_a_fit_goes_along_the_path_once_few_of_its_points_are_active(
+    many: float, begun: bool, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """With all weights at 0 every point is active: steps by products are taken until at most `many` a dimension are."""
+    points, signs, mean = four_classes(np.random.default_rng(0), (1500, 60), 1.0, 0.6, 0.0, classes=30)
+    plain = Problems(points, signs, 1.0, True, mean)
+    taken: list[tuple[float, int, int]] = []
+
+    def products(problems: Problems, white: Any, weights: torch.Tensor, **options: Any) -> Solution:
+        made = newton_by_products(problems, white, weights, **options)
+        taken.append((problems.C, made.iterations, int((made.alpha > 0).sum(1).max())))
+        return made
+
+    monkeypatch.setattr(svm_newton, "newton_by_products", products)
+    monkeypatch.setattr(svm_newton, "_first_weights", lambda problems, *_: problems.points.new_zeros(len(signs), 61))
+    monkeypatch.setattr(svm_newton, "PATIENCE", (0, 0))
+    monkeypatch.setattr(svm_newton, "MANY", many)
+    white = whitened(points, mean, 1.0, points.T @ points)
+    found = svm_newton.along_path(replace(plain, whitened=white), white)
+    assert taken[0] == (1.0, 0, 1500)
+    assert taken[1][0] == 1.0 and taken[1][1] > 0
+    if begun:
+        assert taken[1][2] <= many * 61
+    assert (min(C for C, *_ in taken) < 1.0) == begun
+    assert float(found.gap.max()) <= 1e-6
+    assert (true_gaps(plain, found) <= 1.05e-6).all()
 
 
 def test_products_keep_the_bits_again(products: None) -> None:

@@ -157,6 +157,7 @@ class Descent:
                 self.history.moved = None
                 before = self.precondition = None
                 waited += PATIENCE // 3
+            del ahead
         return *best, reached, best_gap, step
 
     def _look(self, state: State, single: bool) -> tuple[State, torch.Tensor, torch.Tensor, torch.Tensor, float, float]:
@@ -320,19 +321,21 @@ def _line_search(
     # Below this, f and its slope are rounding, while the gradient still says where to go: the full step is taken.
     blind = 0.0 if moved.dtype == torch.float32 else noise
     low, high, step = 0.0, math.inf, 1.0
-    lowest: State | None = None
+
+    def at(step: float) -> State:
+        weights, intercepts = state.weights + step * direction, state.intercepts + step * tilt
+        return problem.at(weights, intercepts, torch.add(state.scores, moved, alpha=step))
+
+    # Of other trials their step alone is held: where classes are many, a state is as large as the features.
+    lowest, least_seen = None, start - noise
     for _ in range(30):
-        trial = problem.at(
-            state.weights + step * direction,
-            state.intercepts + step * tilt,
-            torch.add(state.scores, moved, alpha=step),
-        )
-        rise = C * dot(trial.residual, moved) + linear + step * quadratic
+        trial = at(step)
+        rise = C * trial.along(moved) + linear + step * quadratic
         objective = trial.objective(C)
         if -slope < blind and objective <= start + noise:
             return trial
-        if objective < (start - noise if lowest is None else lowest.objective(C)):
-            lowest = trial
+        if objective < least_seen:
+            lowest, least_seen = step, objective
         # The last condition: a first step may end far behind the minimum, where all probabilities are 0 or 1.
         if not objective <= start + 1e-4 * step * slope + noise or rise > min(-0.9 * slope, 0.3 * objective / step):
             high = step
@@ -340,10 +343,11 @@ def _line_search(
             low = step
         else:
             return trial
+        del trial
         # The secant of the slope, kept inside the bracket.
         guess = step * slope / (slope - rise) if rise > slope else 4 * step
         least, most = (
             (low + 0.1 * (high - low), low + 0.9 * (high - low)) if math.isfinite(high) else (2 * step, 10 * step)
         )
         step = min(max(guess, least), most) if math.isfinite(guess) else 0.5 * (low + min(high, 2 * step))
-    return lowest
+    return None if lowest is None else at(lowest)

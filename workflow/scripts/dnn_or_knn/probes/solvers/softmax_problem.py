@@ -106,6 +106,14 @@ class State:
         """Softmax − one-hot labels (N, K), made when it is asked for: with many classes it is as large as the features."""
         return self.softmax.scatter(1, self.labels, self.missing)
 
+    def along(self, moved: torch.Tensor) -> float:
+        """Return Σ residual · moved (N, K), some rows at a time, with the bits of `dot`."""
+        sums = [
+            (self.softmax[rows].scatter(1, self.labels[rows], self.missing[rows]) * moved[rows]).sum(1)
+            for rows in (slice(start, start + ROWS) for start in range(0, len(moved), ROWS))
+        ]
+        return float(torch.cat(sums).sum(dtype=torch.float64))
+
     def objective(self, C: float) -> float:
         """Return f."""
         return C * self.loss + 0.5 * dot(self.weights, self.weights)
@@ -144,14 +152,15 @@ class Problem:
 
     def state(self, weights: torch.Tensor, intercepts: torch.Tensor) -> State:
         """Return the state at a model, in the weights' type."""
-        scores = self.points.times(weights) + intercepts
+        scores = self.points.times(weights)
+        scores += intercepts
         scores[:, self.classes :] = NOTHING
         return self.at(weights, intercepts, scores)
 
     def at(self, weights: torch.Tensor, intercepts: torch.Tensor, scores: torch.Tensor) -> State:
-        """Return the state at a model whose scores are known."""
+        """Return the state at a model whose scores are known; it takes them for its own."""
         labels = self.labels[:, None]
-        scores = scores - scores.gather(1, labels)  # so that the label's is 0, exactly
+        scores -= scores.gather(1, labels)  # so that the label's is 0, exactly
         largest = scores.amax(1, keepdim=True)
         own = torch.exp(-largest)
         powers = (scores - largest).exp_().scatter_(1, labels, 0.0)
@@ -200,7 +209,7 @@ def certificate(problem: Problem, state: State, gradient: torch.Tensor, sums: to
     mixed += problem.C * t * (torch.outer(problem.pulled.sum(1), q) - problem.pulled[:, inside])
     scores = state.scores[:, inside].double()
     divergence = len(scores) * float(torch.special.xlogy(q, q).sum()) - float(q @ scores.sum(0))
-    divergence += float(torch.logsumexp(scores, 1).sum())
+    divergence += float(torch.cat([torch.logsumexp(some, 1) for some in scores.split(ROWS)]).sum())
     return 0.5 * dot(mixed + weights, mixed + weights) + problem.C * t * max(divergence, 0.0)
 
 

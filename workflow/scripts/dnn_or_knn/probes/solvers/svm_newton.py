@@ -201,11 +201,12 @@ def newton_by_products(
     tolerance: float = 1e-6,
     limit: int = PRODUCT_STEPS,
     products: int = PRODUCTS,
+    leave: float = -1,
 ) -> Solution:
     """Minimise the squared-hinge objective of every problem from `weights` (B, D) in at most `limit` steps of `products`, all at once.
 
-    The points are multiplied with all problems' vectors in one product; a problem that is done leaves the batch. float32
-    only makes directions: gradients and certificates are float64.
+    A problem ends, too, where at most `leave` points are active. The points are multiplied with all problems' vectors in one
+    product; a problem that is done leaves the batch. float32 only makes directions: gradients and certificates are float64.
     """
     points, C = problems.points, problems.C
     weights = weights.clone()
@@ -222,7 +223,7 @@ def newton_by_products(
         gap = distance / primal.clamp(min=1e-300)
         put(found, live, Solution(now, alpha, primal, gap, 0))
         del alpha
-        open_ = torch.nonzero(~(gap <= tolerance))[:, 0]
+        open_ = torch.nonzero(~(gap <= tolerance) & ((slack > 0).sum(1) > leave))[:, 0]
         if iteration == limit or not len(open_):
             break
         if len(open_) < len(live):
@@ -303,34 +304,45 @@ def along_path(
     patience = min(max(PATIENCE[0], dimensions**2 // (10 * count)), PATIENCE[1])
     first = _first_weights(problems, white, start)
     found = newton_by_products(problems, white, first, tolerance=tolerance, limit=patience, products=TRIED)
+    steps, path = found.iterations, _costs(problems, white)
     left = torch.nonzero(~(found.gap <= tolerance))[:, 0]
+    if len(left) and len(path) > 1:
+        leave = MANY * dimensions
+        many = newton_by_products(problems.take(left), white, found.weights[left], tolerance=tolerance, leave=leave)
+        put(found, left, many)
+        left = left[~(many.gap <= tolerance)]
+        steps += many.iterations
+        if len(left):
+            found.weights[left], taken = _path_weights(problems.take(left), white, path, tolerance)
+            steps += taken
     if len(left):
-        part, weights = problems.take(left), found.weights[left]
-        few = torch.nonzero((found.alpha[left] > 0).sum(1) <= MANY * dimensions)[:, 0]
-        path = _costs(problems, white)
-        if len(few) and len(path) > 1:
-            weights[few] = _path_weights(part.take(few), white, path, tolerance)
-        other = newton_by_products(part, white, weights, tolerance=tolerance)
-        put(found, left, other)
-        found = replace(found, iterations=found.iterations + other.iterations)
-    return found
+        last = newton_by_products(problems.take(left), white, found.weights[left], tolerance=tolerance)
+        put(found, left, last)
+        steps += last.iterations
+    return replace(found, iterations=steps)
 
 
-def _path_weights(problems: Problems, white: Whitened, path: list[float], tolerance: float) -> torch.Tensor:
-    """Return weights (B, D) at the end of the path; what is above the tolerance there is for the caller to see."""
+def _path_weights(problems: Problems, white: Whitened, path: list[float], tolerance: float) -> tuple[torch.Tensor, int]:
+    """Return weights (B, D) at the end of the path and the steps to there; what is above the tolerance is for the caller to see."""
     weights = _all_active(replace(problems, C=path[0]), white)
     live = torch.arange(len(weights), device=weights.device)
+    steps = most = 0
     for number, C in enumerate(path[:-1]):
         found = newton_by_products(replace(problems.take(live), C=C), white, weights[live], tolerance=LOOSE)
         weights[live] = found.weights
+        steps += found.iterations
+        most = max(most, steps)
         few = (found.alpha > 0).sum(1) <= FEW * len(white.penalty)
         if bool(few.any()):
             near = problems.take(live[few])
-            weights[live[few]] = _over_near_points(near, white, weights[live[few]], path[number + 1 :], tolerance)
+            weights[live[few]], taken = _over_near_points(
+                near, white, weights[live[few]], path[number + 1 :], tolerance
+            )
+            most = max(most, steps + taken)
         live = live[~few]
         if not len(live):
             break
-    return weights
+    return weights, most
 
 
 def _costs(problems: Problems, white: Whitened) -> list[float]:
@@ -344,12 +356,13 @@ def _costs(problems: Problems, white: Whitened) -> list[float]:
 
 def _over_near_points(
     problems: Problems, white: Whitened, weights: torch.Tensor, path: list[float], tolerance: float
-) -> torch.Tensor:
+) -> tuple[torch.Tensor, int]:
     """Return weights (B, D) of fits over the points near the margin of `weights`, chosen anew while others are on the wrong side.
 
-    `path` is followed over the first choice. What ends above the tolerance is for the caller to see.
+    `path` is followed over the first choice. What ends above the tolerance is for the caller to see. The second value is the most
+    steps that a problem took.
     """
-    best = weights.clone()
+    best, steps = weights.clone(), torch.zeros(len(weights), dtype=torch.int64)
     live, least = torch.arange(len(weights), device=weights.device), torch.full_like(weights[:, 0], torch.inf)
     for number in range(ROUNDS + 1):
         part = problems.take(live)
@@ -368,8 +381,9 @@ def _over_near_points(
             _near_fit(problems, white, b, first, own, rest, tolerance)
             for b, first, own in zip(live.tolist(), weights, slack, strict=True)
         ]
-        weights = torch.stack(fits)
-    return best
+        weights = torch.stack([fit[0] for fit in fits])
+        steps[live.cpu()] += torch.tensor([fit[1] for fit in fits])
+    return best, int(steps.max())
 
 
 def _near_fit(
@@ -380,8 +394,8 @@ def _near_fit(
     slack: torch.Tensor,
     path: list[float],
     tolerance: float,
-) -> torch.Tensor:
-    """Return weights (D,) of problem `b` over the points of largest `slack` (n,) at `weights`.
+) -> tuple[torch.Tensor, int]:
+    """Return weights (D,) of problem `b` over the points of largest `slack` (n,) at `weights`, and the steps to them.
 
     In the coordinates of `Whitened`, but with R the identity: there float32 keeps the digits that count.
     """
@@ -395,7 +409,9 @@ def _near_fit(
     nothing, gram = torch.zeros_like(near.signs), points.new_zeros(1, dimensions, dimensions)
     first = problems.penalty_slope(weights[None]) @ white.basis / scale
     found = Solution(first.float(), nothing, nothing[:, 0], nothing[:, 0], 0, nothing, gram)
+    steps = 0
     for C in path:
         wanted = INNER * tolerance if C == problems.C else LOOSE
         found = newton(replace(near, C=C), found, tolerance=wanted, settle=True)
-    return white.basis @ (found.weights[0].double() / scale)
+        steps += found.iterations
+    return white.basis @ (found.weights[0].double() / scale), steps

@@ -253,6 +253,17 @@ def test_several_seeds_are_mean_and_band(number: int) -> None:
     assert "smallest to largest, 3 seeds" in [text.get_text() for text in figure.legends[0].get_texts()]
 
 
+def test_curves_of_fewer_seeds_than_others_are_not_said_to_have_more() -> None:
+    measures, runs = tables(seeds=3)
+    count = {"mnist": 3, "cifar10": 2, "cifar100": 1}
+    made = measures[measures["seed"] < measures["dataset"].map(count)], runs[runs["seed"] < runs["dataset"].map(count)]
+    figure, table = draw(6, made, specification(6, tuple(count)))
+    assert "mean over 1 to 3 seeds; bands: from the smallest to the largest" in words.notes(table)
+    assert "smallest to largest, 2 to 3 seeds" in [text.get_text() for text in figure.legends[0].get_texts()]
+    for (panel, series), rows in table[is_drawn(table)].groupby(["panel", "series"]):
+        assert bool(by_gid(figure, f"{panel}/{series}/band")) == (rows["dataset"].iloc[0] != "cifar100")
+
+
 def test_fits_that_did_not_converge_are_flagged() -> None:
     made = tables(datasets=("digits",), unconverged=True)
     figure, table = draw(6, made, specification(6, ("digits",)))

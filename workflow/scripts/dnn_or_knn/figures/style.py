@@ -326,9 +326,9 @@ def published_handle(label: str) -> Line2D:
     return entry(label, linestyle="none", marker="x", color=LIGHT, markersize=4.2, markeredgewidth=0.8)
 
 
-def band_handle(seeds: int) -> Patch:
-    """Return the legend entry of the band over several seeds."""
-    return Patch(facecolor=GREY, alpha=0.25, linewidth=0, label=f"smallest to largest, {seeds} seeds")
+def band_handle(seeds: str) -> Patch:
+    """Return the legend entry of the band over ``3 seeds``."""
+    return Patch(facecolor=GREY, alpha=0.25, linewidth=0, label=f"smallest to largest, {seeds}")
 
 
 def settle(figure: Figure) -> None:

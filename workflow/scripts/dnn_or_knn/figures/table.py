@@ -94,10 +94,15 @@ def is_drawn(table: pd.DataFrame) -> pd.Series:
     return ~table["series"].isin(["missing", "memorization", "published", "Learning rate"])
 
 
-def seeds(table: pd.DataFrame) -> int:
-    """Return the largest number of seeds behind one curve."""
+def seeds(table: pd.DataFrame) -> list[int]:
+    """Return the numbers of seeds that there are behind one curve, each once, smallest first."""
     counts = table[is_drawn(table)].groupby(["panel", "series"])["seed"].nunique()
-    return int(counts.max()) if len(counts) else 0
+    return sorted({int(count) for count in counts})
+
+
+def of_seeds(counts: Sequence[int]) -> str:
+    """Return numbers of seeds in words: ``3 seeds``, ``1 to 3 seeds``."""
+    return f"{counts[0]} to {counts[-1]} seeds" if len(counts) > 1 else f"{counts[0]} seeds"
 
 
 def assemble(measures: pd.DataFrame, runs: pd.DataFrame, layout: Layout, spec: Mapping[str, Any]) -> pd.DataFrame:

@@ -7,7 +7,7 @@ from collections.abc import Callable, Collection, Sequence
 
 import pandas as pd
 
-from .table import Layout, is_drawn, seeds
+from .table import Layout, is_drawn, of_seeds, seeds
 
 DATASETS = {
     "mnist": "MNIST",
@@ -57,10 +57,10 @@ def caption(layout: Layout, table: pd.DataFrame, gids: Collection[str]) -> str:
 def notes(table: pd.DataFrame) -> str:
     """Return what a caption has to add about these data: seeds, fits that did not converge, what is missing."""
     found = []
-    count = seeds(table)
-    if count > 1:
-        found.append(f"Lines: mean over {count} seeds; bands: from the smallest to the largest.")
-    elif count == 1:
+    counts = seeds(table)
+    if counts and counts[-1] > 1:
+        found.append(f"Lines: mean over {of_seeds(counts)}; bands: from the smallest to the largest.")
+    elif counts:
         found.append("One seed.")
     drawn = table[is_drawn(table)]
     failed = drawn[~drawn["converged"].astype(bool)]

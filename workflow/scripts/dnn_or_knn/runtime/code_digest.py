@@ -40,8 +40,6 @@ SAME: dict[str, str] = {
     "9f44b420a3819ae0ef3953003923cfe64e21a64f1330b3bca2d48393245fccdb": "3d76c44a84d73aac5ff302ccd87924d751d38d040a498eb78b1d1de911869cc6",
     # data/loaders/common.py: pictures decoded while they are written
     "9c10f8a0e4839650e8f9b92294cdc5e52a70e95420b0d27917e1030c3c72092b": "c314aad342c433783a49a923d2cb05fb52eac0c2880776ca524c3b7e117eb86c",
-    # figures/words.py: titles
-    "bba6003329dab60c8c92a1c4a166133bccb0134fe746abcafcac66c92ba85178": "3455404439ce70a6bbbf1c63bbec90e63c48db9688127780dc20c9ff188aadd6",
     # figure.py: titles
     "bef8576a9d12d4ab3d1daf8a65cffaf1161c8ba79a1518cd1789895fe408cfca": "2121cfa355d750b9e19f51e7f6c4ad232daeea1f76243df7e6aa0dec6e03e687",
     # training_curves.py: titles

@@ -504,6 +504,20 @@ def histories(folder: Path, runs: list[str], steps: int = 450) -> dict[str, Path
     return {run: folder / run / "history.csv" for run in runs}
 
 
+@pytest.mark.parametrize("losses", [(0.98, 2.6), (0.02, 3.0), (0.4, 2.4), (0.9, 1.1), (1e-5, 3.0), (0.6, 2.4)])
+def test_a_loss_axis_has_three_labels_and_not_too_many(losses: tuple[float, float], tmp_path: Path) -> None:
+    runs = ["digits/lenet/true-labels/seed0"]
+    (path,) = histories(tmp_path, runs).values()
+    history = pd.read_csv(path)
+    history["loss"] = np.geomspace(*losses, len(history))
+    history.to_csv(path, index=False)
+    with style.applied(style.style({})):
+        drawn = training_curves.draw(training_curves.data({runs[0]: path}), runs, {})
+    axis = next(ax for ax in drawn.axes if ax.get_yscale() == "log")
+    low, high = axis.get_ylim()
+    assert 3 <= sum(low <= tick <= high for tick in axis.get_yticks()) <= 9
+
+
 def test_training_curves_are_means_over_windows(tmp_path: Path) -> None:
     runs = [f"digits/{name}/seed0" for name in ("lenet/true-labels", "wrn-10-2/true-labels", "wrn-10-2/overfit")]
     table = training_curves.data(histories(tmp_path, runs))

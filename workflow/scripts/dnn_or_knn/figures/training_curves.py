@@ -10,7 +10,7 @@ import pandas as pd
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 from matplotlib.lines import Line2D
-from matplotlib.ticker import LogLocator, NullFormatter, StrMethodFormatter
+from matplotlib.ticker import LogLocator, MaxNLocator, NullFormatter, StrMethodFormatter
 
 from ..runtime.errors import UserError
 from . import style
@@ -21,6 +21,8 @@ from .words import architecture_title, dataset_title
 
 #: A curve is averaged over windows of steps so that it has at most this many points.
 POINTS = 100
+#: Labels of a loss axis, at least.
+LABELS = 3
 #: Panels side by side where there is a single data set.
 ACROSS = 3
 LOSS, ACCURACY, DECAY = "Training loss", "Batch accuracy (%)", "Learning rate"
@@ -148,10 +150,14 @@ def _labels(name: str) -> str:
 
 
 def _logarithmic(ax: Axes) -> None:
-    """Make the y-axis logarithmic, with a label at least twice a decade where few decades are shown."""
+    """Make the y-axis logarithmic, with `LABELS` labels at least, however few decades are shown."""
     ax.set_yscale("log")
     low, high = ax.get_ylim()
-    ax.yaxis.set_major_locator(LogLocator(subs=(1.0, 3.0) if high < 100 * low else (1.0,), numticks=7))
+    sparse = [LogLocator(subs=subs, numticks=7) for subs in ((1.0,), (1.0, 3.0), (1.0, 2.0, 5.0))]
+    for locator in (*sparse, MaxNLocator(5)):
+        ax.yaxis.set_major_locator(locator)
+        if sum(low <= tick <= high for tick in ax.get_yticks()) >= LABELS:
+            break
     ax.yaxis.set_major_formatter(StrMethodFormatter("{x:g}"))
     ax.yaxis.set_minor_formatter(NullFormatter())
 

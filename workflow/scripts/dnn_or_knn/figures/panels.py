@@ -13,7 +13,7 @@ from matplotlib.lines import Line2D
 from matplotlib.patches import Patch
 
 from . import diagram, insets, style
-from .table import PUBLISHED, SCALES, Curve, Layout, Panel, is_drawn, letter, lettered, of_seeds, seeds
+from .table import PUBLISHED, SCALES, Curve, Layout, Panel, is_drawn, letter, lettered, seeds
 from .words import architecture_title, dataset_title, model_title
 
 ACCURACY, STEP, SHARE = "Accuracy (%)", "Training step", "Share of the training steps (%)"
@@ -278,8 +278,7 @@ def _entries(layout: Layout, table: pd.DataFrame) -> list[Line2D | Patch]:
     found += [style.published_handle(PUBLISHED)] if (table["series"] == "published").any() else []
     if table.loc[table["series"] == "memorization", "x"].notna().any():
         found.append(style.memorization_handle())
-    if several := [count for count in seeds(table) if count > 1]:
-        found.append(style.band_handle(of_seeds(several)))
+    found += style.band_handles(seeds(table))
     if not table.loc[is_drawn(table), "converged"].astype(bool).all():
         found.append(style.unconverged_handle())
     return found

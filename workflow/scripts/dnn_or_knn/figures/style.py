@@ -326,9 +326,16 @@ def published_handle(label: str) -> Line2D:
     return entry(label, linestyle="none", marker="x", color=LIGHT, markersize=4.2, markeredgewidth=0.8)
 
 
-def band_handle(seeds: str) -> Patch:
-    """Return the legend entry of the band over ``3 seeds``."""
-    return Patch(facecolor=GREY, alpha=0.25, linewidth=0, label=f"smallest to largest, {seeds}")
+def of_seeds(counts: Sequence[int]) -> str:
+    """Return numbers of seeds in words: ``3 seeds``, ``1 to 3 seeds``."""
+    return f"{counts[0]} to {counts[-1]} seeds" if len(counts) > 1 else f"{counts[0]} seeds"
+
+
+def band_handles(counts: Sequence[int]) -> list[Patch]:
+    """Return the legend entry of the bands over several seeds, if there are any; `counts` are the curves' numbers of seeds."""
+    if not (several := [count for count in counts if count > 1]):
+        return []
+    return [Patch(facecolor=GREY, alpha=0.25, linewidth=0, label=f"smallest to largest, {of_seeds(several)}")]
 
 
 def settle(figure: Figure) -> None:

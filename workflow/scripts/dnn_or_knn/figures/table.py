@@ -100,11 +100,6 @@ def seeds(table: pd.DataFrame) -> list[int]:
     return sorted({int(count) for count in counts})
 
 
-def of_seeds(counts: Sequence[int]) -> str:
-    """Return numbers of seeds in words: ``3 seeds``, ``1 to 3 seeds``."""
-    return f"{counts[0]} to {counts[-1]} seeds" if len(counts) > 1 else f"{counts[0]} seeds"
-
-
 def assemble(measures: pd.DataFrame, runs: pd.DataFrame, layout: Layout, spec: Mapping[str, Any]) -> pd.DataFrame:
     """Return the table of everything that a figure shows, in the order of its panels.
 

@@ -16,7 +16,7 @@ from ..runtime.errors import UserError
 from . import style
 from .panels import STEP
 from .style import Look
-from .table import COLUMNS, letter, of_seeds, seeds
+from .table import COLUMNS, letter, seeds
 from .words import architecture_title, dataset_title
 
 #: A curve is averaged over windows of steps so that it has at most this many points.
@@ -194,12 +194,11 @@ def _panel(ax: Axes, here: pd.DataFrame, name: str) -> Axes:
 def _handles(table: pd.DataFrame) -> list[Any]:
     """Return the legend's entries."""
     decay = Line2D([], [], label="learning rate falls", color=style.LIGHT, linewidth=0.7, linestyle=(0, (1, 1.5)))
-    several = [count for count in seeds(table) if count > 1]
     return [
         style.handle("training loss (left axis)", LOOKS[LOSS]),
         style.handle("batch accuracy (right axis)", LOOKS[ACCURACY]),
         *([decay] if (table["quantity"] == DECAY).any() else []),
-        *([style.band_handle(of_seeds(several))] if several else []),
+        *style.band_handles(seeds(table)),
     ]
 
 

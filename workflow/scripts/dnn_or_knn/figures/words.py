@@ -7,7 +7,8 @@ from collections.abc import Callable, Collection, Sequence
 
 import pandas as pd
 
-from .table import Layout, is_drawn, of_seeds, seeds
+from .style import of_seeds
+from .table import Layout, is_drawn, seeds
 
 DATASETS = {
     "mnist": "MNIST",

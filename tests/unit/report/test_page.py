@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import base64
+import gzip
 import re
 from pathlib import Path
 from typing import Any
@@ -96,6 +98,19 @@ def test_figures_are_shown_at_one_scale(tmp_path, width, dpi):
     assert '<a download="a.pdf" href="data:application/pdf;base64,' in html
     assert '<a download="a.csv" href="data:text/csv;base64,' in html and "A &lt;b&gt;." in html
     assert f"<code>snakemake --cores all {tmp_path.as_posix()}/a.json --configfile x.yaml</code>" in html
+
+
+def test_large_table_is_compressed_in_the_page(tmp_path):
+    small, large = tmp_path / "small.csv", tmp_path / "large.csv"
+    small.write_bytes(b"x\n" + b"1" * (page.LARGE_TABLE - 2))
+    large.write_bytes(b"x\n" + b"1" * (page.LARGE_TABLE - 1))
+    assert page.table_uri(small)[0] == "small.csv"
+    name, address = page.table_uri(large)
+    assert name == "large.csv.gz" and len(address) < 2000
+    kind, _, data = address.partition(",")
+    assert kind == "data:application/gzip;base64"
+    assert gzip.decompress(base64.b64decode(data)) == large.read_bytes()
+    assert page.table_uri(large)[1] == address  # the same bytes at any time
 
 
 def luminance(colour: str) -> float:

@@ -6,6 +6,7 @@ A cell of a table is text, or a mapping of ``tag``, ``verdict`` and ``text`` whe
 from __future__ import annotations
 
 import base64
+import gzip
 import re
 from collections.abc import Iterable, Mapping, Sequence
 from datetime import date
@@ -27,6 +28,8 @@ from ..runtime.files import read_json
 FOLDER = SCRIPTS.parent / "report"
 FIGURES = [f"figure{number}" for number in range(1, 8)]
 STAGES = ("training", "features", "probes", "measures")
+#: Bytes above which a table is compressed in the page: that of the training curves would be half of it.
+LARGE_TABLE = 256 * 1024
 
 
 def render(
@@ -86,7 +89,7 @@ def figure(manifest: Path, facts: Mapping[str, Any], overlays: str) -> dict[str,
     return {
         "id": manifest.stem if manifest.stem in FIGURES else f"{manifest.stem}-figure",
         **{"png": data_uri(image, "image/png"), "inches": inches(image)},
-        **{"name": manifest.stem, "csv": data_uri(csv, "text/csv"), "pdf": data_uri(pdf, "application/pdf")},
+        "files": dict([(pdf.name, data_uri(pdf, "application/pdf")), table_uri(csv)]),
         **{"caption": facts["caption"], "alt": facts["alt"]},
         "command": f"snakemake --cores all {made.as_posix()}{overlays}",
     }
@@ -94,7 +97,19 @@ def figure(manifest: Path, facts: Mapping[str, Any], overlays: str) -> dict[str,
 
 def data_uri(path: Path, kind: str) -> str:
     """Return a file as a data: address."""
-    return f"data:{kind};base64,{base64.b64encode(path.read_bytes()).decode()}"
+    return _uri(path.read_bytes(), kind)
+
+
+def table_uri(csv: Path) -> tuple[str, str]:
+    """Return a table's name in the page and its data: address; a large one is compressed, as pandas and R read it too."""
+    data = csv.read_bytes()
+    if len(data) <= LARGE_TABLE:
+        return csv.name, _uri(data, "text/csv")
+    return f"{csv.name}.gz", _uri(gzip.compress(data, mtime=0), "application/gzip")
+
+
+def _uri(data: bytes, kind: str) -> str:
+    return f"data:{kind};base64,{base64.b64encode(data).decode()}"
 
 
 def inches(image: Path) -> float:

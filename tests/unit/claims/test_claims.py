@@ -366,6 +366,40 @@ def test_an_experiment_without_memorization_is_too_small(number):
     assert claim["verdict"] == TOO_SMALL and f"no memorization reached in cifar10/{DEEP}/" in claim["decided"]
 
 
+def guessing(made: World, run: tuple[str, str, str]) -> World:
+    """Return a world in which a run ends as a network that guesses: alike in all, one curve, and no alarm ever."""
+    made = copy.deepcopy(made)
+    made.runs[run]["final_train_accuracy"] = 1 / made.runs[run]["classes"]
+    where = dict(zip(("dataset", "architecture", "labels"), run, strict=True))
+    for measure, value in {"accuracy": 0.1, "p_same": 1.0, "d_kl": 0.001}.items():
+        made = made.change(measure, lambda values, s, value=value: np.full_like(values, value), **where)
+    return made
+
+
+@pytest.mark.parametrize("number", range(1, 10))
+def test_a_seed_that_did_not_learn_is_left_out_and_named(number):
+    run = ("cifar10", DEEP, {4: "random", 6: "random", 7: "overfit"}.get(number, "true"))
+    worlds = [published(seed, ["cifar10"]) for seed in range(3)]
+    claim = paper_claims.CLAIMS[number - 1]
+    two = paper_claims.judge_one(claim, study(worlds[:2]))
+    found = paper_claims.judge_one(claim, study([*worlds[:2], guessing(worlds[2], run)]))
+    assert found["verdict"] == two["verdict"] == SUPPORTED
+    named = [effect for effect in found["effects"] if "without seed 2, with which" in effect["note"]]
+    assert named and all(effect["seeds"] == 2 for effect in named)
+    assert all(f"{'/'.join(run[:2])}/{LABELS[run[2]]} did not learn" in effect["note"] for effect in named)
+    before = {(effect["part"], effect["cell"]): effect for effect in two["effects"]}
+    for effect in named:
+        assert effect["value"] == pytest.approx(before[effect["part"], effect["cell"]]["value"])
+
+
+@pytest.mark.parametrize("number", range(1, 10))
+def test_a_network_that_did_not_learn_supports_nothing(number):
+    labels = {4: "random", 6: "random", 7: "overfit"}.get(number, "true")
+    claim = verdict(guessing(world(), ("cifar10", DEEP, labels)), number)
+    assert claim["verdict"] == TOO_SMALL
+    assert f"cifar10/{DEEP}/{LABELS[labels]} did not learn: its train accuracy ends near chance" in notes(claim)
+
+
 @pytest.mark.parametrize("number", range(1, 10))
 def test_claim_cannot_be_told_of_a_missing_run(number):
     wanted = {4: "random", 6: "random", 7: "overfit", 8: "overfit", 9: "random"}.get(number, "true")

@@ -14,6 +14,7 @@ from typing import Any, NamedTuple
 import numpy as np
 
 from ..measures import tables
+from ..measures.learned import at_chance
 from ..seeds import generator
 from .words import INCONCLUSIVE, NOT_SUPPORTED, SUPPORTED, TOO_SMALL, wanted
 
@@ -63,6 +64,12 @@ class Data:
     def seeds(self, run: Run) -> list[int]:
         """Return the seeds with which a run was trained."""
         return sorted(seed for name, seed in self.runs if name == run)
+
+    def failed(self, run: Run, seed: int) -> bool:
+        """Return whether a run's network did not learn what it was trained on."""
+        facts = self.runs[run, seed]
+        accuracy = facts.get("final_train_accuracy")
+        return _given(accuracy) and bool(at_chance(accuracy, facts["classes"]))
 
     def curve(self, run: Run, seed: int, split: str, model: str, measure: str, layer: str = "embedding") -> Curve:
         """Return a measure along the steps of a run; raise `Undecided` if it was not measured."""
@@ -175,6 +182,8 @@ def estimate(
 ) -> Effect:
     """Return `rule` filled in with what `function` computes for every seed that all of `runs` share.
 
+    Seeds with which one of `runs` did not learn are left out, and the note names them.
+
     Parameters
     ----------
     rule: an effect without value: its names, relation and threshold.
@@ -184,6 +193,11 @@ def estimate(
     if not seeds:
         missing = [str(run) for run in runs if not data.seeds(run)]
         return replace(rule, note="run missing: " + (", ".join(missing) or "no common seed"))
+    failed = {seed: [run for run in runs if data.failed(run, seed)] for seed in seeds}
+    seeds = [seed for seed in seeds if not failed[seed]]
+    if not seeds:
+        told = ", ".join(str(run) for run in dict.fromkeys(run for of in failed.values() for run in of))
+        return replace(rule, note=f"{told} did not learn: its train accuracy ends near chance", verdict=TOO_SMALL)
     try:
         found = [function(seed) for seed in seeds]
     except Undecided as reason:
@@ -198,7 +212,8 @@ def estimate(
         note and (note if len(seeds) == 1 else f"seed {s}: {note}") for s, (_, note) in zip(seeds, found, strict=True)
     ]
     verdict = judge(low, high, rule.relation, rule.threshold)
-    note = "; ".join(filter(None, notes))
+    without = [f"without seed {seed}, with which {of[0]} did not learn" for seed, of in failed.items() if of]
+    note = "; ".join(filter(None, [*notes, *without]))
     return replace(rule, value=value, low=low, high=high, verdict=verdict, note=note, seeds=len(seeds))
 
 

@@ -21,6 +21,7 @@ from ..claims.published import COLUMNS
 from ..claims.words import VERDICTS, wanted
 from ..figures.words import LABELS, MODELS, architecture_title, dataset_title
 from ..measures import tables
+from ..measures.learned import at_chance, of_learned
 from ..runtime.code_digest import SCRIPTS
 from ..runtime.files import read_json
 
@@ -55,12 +56,13 @@ def render(
     judged = read_json(results / "claims" / "claims.json")["claims"]
     drawn = {name: read_json(results / "figures" / f"{name}.json") for name in [*FIGURES, "training"]}
     measures, runs = tables.read(results / "measures"), tables.read_runs(results / "measures")
-    found = ends(measures, runs)
+    whole, good, _ = of_learned(measures, runs)
+    found = ends(whole, good)
     return template().render(
         experiment=config["experiment"],
         date=date.today().isoformat(),
-        answer=answer(found, runs, config["figures"]),
-        runs=accuracies(found, runs),
+        answer=answer(found, good, config["figures"]),
+        runs=accuracies(found, good),
         verdicts=verdicts(judged)
         | {"figure": figure(results / "claims" / "claims.json", claims_words(judged), overlays)},
         figures=[figure(results / "figures" / f"{name}.json", drawn[name], overlays) for name in FIGURES],
@@ -291,6 +293,7 @@ def gaps(measures: pd.DataFrame, runs: pd.DataFrame, memorized: float, drawn: Ma
             for row in _records(missed)
         ],
         "never": [tables.run_name(row) for row in _records(runs[runs.memorization_step.isna() & answered(runs)])],
+        "failed": [tables.run_name(row) for row in _records(runs[at_chance(runs.final_train_accuracy, runs.classes)])],
         "missing": {name.removeprefix("figure"): drawn[name]["missing"] for name in FIGURES if drawn[name]["missing"]},
     }
 

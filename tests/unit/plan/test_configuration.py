@@ -8,6 +8,7 @@ import re
 import subprocess
 import sys
 from pathlib import Path
+from typing import Any
 
 import pytest
 import torch
@@ -300,6 +301,18 @@ def test_a_mistake_is_said_of_the_last_file_that_holds_its_key() -> None:
     assert with_source("config: seeds[0] is -1", sources).startswith("config.yaml: seeds[0]")
     assert with_source("config: unknown key 'featurs' in keep", sources).startswith("mine.yaml: unknown")
     assert with_source("config: two blocks", {}) == "config: two blocks"
+    both = sources | {"more.yaml": {"seeds": [-1], "keep": {"features": "none"}}}
+    assert with_source("config: seeds[0] is -1", both).startswith("more.yaml: seeds[0]")
+    assert with_source("config: keep.features is 'none'", both).startswith("more.yaml: keep.features")
+
+
+def test_a_mistake_in_a_list_is_said_of_the_file_whose_list_it_is() -> None:
+    """Lists are replaced as a whole: what an earlier file has in its own does not count, however deep it goes."""
+    run = {"training": {"decay_at": [1500]}}
+    sources: dict[str, Any] = {"config.yaml": {"runs": [run, run]}, "mine.yaml": {"runs": [{"steps": 1000}]}}
+    assert with_source("config: runs[0].training.decay_at holds 1", sources).startswith("mine.yaml: runs[0]")
+    assert with_source("config: runs[0].steps is 0", sources).startswith("mine.yaml: runs[0]")
+    assert with_source("config: training.pad is -1", sources).startswith("config: ")
 
 
 def test_votes_by_similarity_are_told_to_the_measures_alone() -> None:

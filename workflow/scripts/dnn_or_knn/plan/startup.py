@@ -57,7 +57,7 @@ def start(
     Parameters
     ----------
     config: the files' configuration and, on top, what the command line gave.
-    files: those files.
+    files: those files, each overriding those before.
     given: what the command line gave, from `--config`.
     local: whether jobs run on this machine.
     """
@@ -253,6 +253,17 @@ def workflow_digest() -> str:
 def tell_targets(rules: Iterable[Any]) -> None:
     """Tell the logger, in the environment, which rules are targets: those without wildcards."""
     os.environ[TARGETS] = " ".join(rule.name for rule in rules if not rule.has_wildcards())
+
+
+def configured(workflow: Any) -> tuple[list[str | Path], Mapping[str, Any]]:
+    """Return Snakemake's configuration files, each overriding those before, and what `--config` gave.
+
+    A module that is given a configuration has that one alone. Snakemake lists the files of `--configfile` first.
+    """
+    if workflow.modifier.skip_configfile:
+        return [], {}
+    files, overlays = workflow.configfiles, workflow.overwrite_configfiles
+    return [*files[len(overlays) :], *overlays], workflow.config_settings.config
 
 
 def overlays(configfiles: Iterable[str | Path]) -> str:

@@ -19,11 +19,10 @@ def main(args: argparse.Namespace) -> None:
     import pandas as pd
     from dnn_or_knn.claims.published import COLUMNS, compare
     from dnn_or_knn.measures import tables
-    from dnn_or_knn.measures.learned import of_learned
     from dnn_or_knn.runtime import results
 
     folder = args.measures.parent
-    measures, runs, _ = of_learned(tables.read(folder), tables.read_runs(folder))
+    measures, runs = tables.read(folder), tables.read_runs(folder)
     rows = list(compare(args.spec["published"], args.spec["labels"], args.spec["knn"], measures, runs))
     table = args.output.with_suffix(".csv")
     with files.atomic(table) as temporary:

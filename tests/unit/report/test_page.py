@@ -180,5 +180,7 @@ def test_page_answers_its_title_and_lists_what_each_run_came_to():
     assert page.gaps(measures, runs, 0.9995, drawn)["failed"] == []
     dead = runs.assign(final_train_accuracy=runs.final_train_accuracy.mask(runs.index == 0, 0.1))
     assert page.gaps(measures, dead, 0.9995, drawn)["failed"] == ["mnist/wrn-28-10/true-labels/seed0"]
+    two = runs.assign(classes=2)
+    assert page.answer(found, two, figures).startswith("Both: ")
     other = figures | {"architecture": "vit"}
     assert page.answer(found, runs, other) == "No run of this experiment could tell."

@@ -6,15 +6,15 @@ it, (…, 1 + B): whatever is done to the value is done to each replicate.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any, NamedTuple
 
 import numpy as np
+import pandas as pd
 
-from ..measures import tables
-from ..measures.learned import at_chance
+from ..measures import learned, tables
 from ..seeds import generator
 from .words import INCONCLUSIVE, NOT_SUPPORTED, SUPPORTED, TOO_SMALL, wanted
 
@@ -60,16 +60,11 @@ class Data:
     rows: dict[tuple[Any, ...], tuple[np.ndarray, np.ndarray]]  #: (run, seed, layer, split, model) → steps, rows
     layers: dict[tuple[Run, int], list[str]]  #: probed layers in order
     runs: dict[tuple[Run, int], dict[str, Any]]  #: the lines of runs.csv
+    failed: frozenset[tuple[Run, int]]  #: runs whose network did not learn
 
     def seeds(self, run: Run) -> list[int]:
         """Return the seeds with which a run was trained."""
         return sorted(seed for name, seed in self.runs if name == run)
-
-    def failed(self, run: Run, seed: int) -> bool:
-        """Return whether a run's network did not learn what it was trained on."""
-        facts = self.runs[run, seed]
-        accuracy = facts.get("final_train_accuracy")
-        return _given(accuracy) and bool(at_chance(accuracy, facts["classes"]))
 
     def curve(self, run: Run, seed: int, split: str, model: str, measure: str, layer: str = "embedding") -> Curve:
         """Return a measure along the steps of a run; raise `Undecided` if it was not measured."""
@@ -130,7 +125,17 @@ def prepare(measures: Any, replicates: dict[str, np.ndarray], runs: Iterable[dic
     for row in runs:
         steps = {n: None if not _given(row[n]) else int(row[n]) for n in ("memorization_step", "step_90")}
         facts[Run(row["dataset"], row["architecture"], row["labels"]), int(row["seed"])] = {**row, **steps}
-    return Data(values, rows, layers, facts)
+    return Data(values, rows, layers, facts, _failed(facts))
+
+
+def _failed(facts: Mapping[tuple[Run, int], Mapping[str, Any]]) -> frozenset[tuple[Run, int]]:
+    if not facts:
+        return frozenset()
+    names = ["classes", "final_train_accuracy", "final_test_accuracy"]
+    found = pd.DataFrame([{**run._asdict(), **{name: row[name] for name in names}} for (run, _), row in facts.items()])
+    return frozenset(
+        run for run, out in zip(facts, learned.failed(found.astype(dict.fromkeys(names, float))), strict=True) if out
+    )
 
 
 def _given(value: Any) -> bool:
@@ -193,26 +198,29 @@ def estimate(
     if not seeds:
         missing = [str(run) for run in runs if not data.seeds(run)]
         return replace(rule, note="run missing: " + (", ".join(missing) or "no common seed"))
-    failed = {seed: [run for run in runs if data.failed(run, seed)] for seed in seeds}
-    seeds = [seed for seed in seeds if not failed[seed]]
+    failed = {seed: names for seed in seeds if (names := [str(run) for run in runs if (run, seed) in data.failed])}
+    without = [f"without seed {seed}, with which {', '.join(names)} did not learn" for seed, names in failed.items()]
+    seeds = [seed for seed in seeds if seed not in failed]
+
+    def undecided(note: str, verdict: str = INCONCLUSIVE) -> Effect:
+        return replace(rule, note="; ".join([note, *without]), verdict=verdict, seeds=len(seeds))
+
     if not seeds:
-        told = ", ".join(str(run) for run in dict.fromkeys(run for of in failed.values() for run in of))
-        return replace(rule, note=f"{told} did not learn: its train accuracy ends near chance", verdict=TOO_SMALL)
+        return undecided("no network that learned", TOO_SMALL)
     try:
         found = [function(seed) for seed in seeds]
     except Undecided as reason:
-        return replace(rule, note=str(reason), verdict=reason.verdict, seeds=len(seeds))
+        return undecided(str(reason), reason.verdict)
     values = np.array([values for values, _ in found])
     if values.shape[1] < 2:
-        return replace(rule, note="no interval: the measures have no bootstrap replicates", seeds=len(seeds))
+        return undecided("no interval: the measures have no bootstrap replicates")
     if not np.isfinite(values).all():
-        return replace(rule, note="not a number in the measures that it needs", seeds=len(seeds))
+        return undecided("not a number in the measures that it needs")
     value, low, high = interval(values, confidence)
     notes = [
         note and (note if len(seeds) == 1 else f"seed {s}: {note}") for s, (_, note) in zip(seeds, found, strict=True)
     ]
     verdict = judge(low, high, rule.relation, rule.threshold)
-    without = [f"without seed {seed}, with which {of[0]} did not learn" for seed, of in failed.items() if of]
     note = "; ".join(filter(None, [*notes, *without]))
     return replace(rule, value=value, low=low, high=high, verdict=verdict, note=note, seeds=len(seeds))
 

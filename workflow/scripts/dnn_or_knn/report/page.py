@@ -21,7 +21,7 @@ from ..claims.published import COLUMNS
 from ..claims.words import VERDICTS, wanted
 from ..figures.words import LABELS, MODELS, architecture_title, dataset_title
 from ..measures import tables
-from ..measures.learned import at_chance, of_learned
+from ..measures.learned import at_chance, failed, of_learned
 from ..runtime.code_digest import SCRIPTS
 from ..runtime.files import read_json
 
@@ -250,7 +250,7 @@ def accuracies(found: pd.DataFrame, runs: pd.DataFrame) -> dict[str, list[Any]]:
 def answer(found: pd.DataFrame, runs: pd.DataFrame, figures: Mapping[str, Any]) -> str:
     """Return the sentence that answers the title's question for the network of the figures; numbers are means of data sets.
 
-    It generalizes if its test accuracy is more than twice chance, and memorizes if it reached memorization, in every run.
+    It generalizes if its test accuracy is above chance, and memorizes if it reached memorization, in every one of `runs`.
     """
     network, did, told = figures["architecture"], list[str](), list[str]()
     for verb, kind, split in (("generalize", "true", "test"), ("memorize", "random", "training")):
@@ -258,7 +258,7 @@ def answer(found: pd.DataFrame, runs: pd.DataFrame, figures: Mapping[str, Any]) 
         those = runs[(runs["architecture"] == network) & (runs["labels"] == labels) & answered(runs)]
         if those.empty:
             continue
-        above = those["final_test_accuracy"] * those["classes"] > 2
+        above = ~at_chance(those["final_test_accuracy"], those["classes"])
         done = bool((above if kind == "true" else those["memorization_step"].notna()).all())
         did += [verb] if done else []
         mean = found.xs((network, labels), level=("architecture", "labels")).groupby(["split", "model"]).mean()
@@ -293,7 +293,7 @@ def gaps(measures: pd.DataFrame, runs: pd.DataFrame, memorized: float, drawn: Ma
             for row in _records(missed)
         ],
         "never": [tables.run_name(row) for row in _records(runs[runs.memorization_step.isna() & answered(runs)])],
-        "failed": [tables.run_name(row) for row in _records(runs[at_chance(runs.final_train_accuracy, runs.classes)])],
+        "failed": [tables.run_name(row) for row in _records(runs[failed(runs)])],
         "missing": {name.removeprefix("figure"): drawn[name]["missing"] for name in FIGURES if drawn[name]["missing"]},
     }
 

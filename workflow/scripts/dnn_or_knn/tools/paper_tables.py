@@ -71,7 +71,9 @@ def main(command: str, words: list[str]) -> int:
     args = parser.parse_args(words)
     experiment = read(args.folder)
     made = (accuracies(experiment), agreement(experiment), *layers(experiment), memorization(experiment))
-    print("\n\n".join(markdown(table) for table in made if table.rows))
+    shown = [table for table in made if table.rows]
+    shown[:1] = [table._replace(note=left_out(experiment)) for table in shown[:1]]
+    print("\n\n".join(map(markdown, shown)))
     return 0
 
 
@@ -100,7 +102,7 @@ def accuracies(e: Experiment) -> Table:
         paper, their_knn = _published(e, dataset, architecture)
         rows.append([dataset_title(dataset), _beside_the_papers(architecture), *ours, paper, their_knn])
     head = ["test accuracy", "", "network", *map(model_title, e.probes()), "the paper's network", "the authors' k-NN"]
-    return Table("Figure 1, at the last step.", head, rows, left_out(e))
+    return Table("Figure 1, at the last step.", head, rows)
 
 
 def left_out(e: Experiment) -> str:
@@ -110,7 +112,7 @@ def left_out(e: Experiment) -> str:
         f", right for {percent(run['final_train_accuracy'])} of its training images at the end"
         for run in e.failed
     ]
-    return f"Left out, as it did not learn: {'; '.join(told)}." if told else ""
+    return f"Left out, since the network did not learn: {'; '.join(told)}." if told else ""
 
 
 def agreement(e: Experiment) -> Table:

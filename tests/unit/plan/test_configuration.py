@@ -16,7 +16,7 @@ import yaml
 from conftest import ROOT, SCRIPTS
 from dnn_or_knn.networks import build
 from dnn_or_knn.plan import networks, runs, startup
-from dnn_or_knn.plan.configuration import load_overlays, resolve
+from dnn_or_knn.plan.configuration import choice_probes, load_overlays, resolve
 from dnn_or_knn.plan.feasible import doubts
 from dnn_or_knn.plan.reading import mistake_in, readable, with_source
 from dnn_or_knn.plan.registry import ARCHITECTURES
@@ -153,6 +153,13 @@ def test_a_dropped_data_set_or_architecture_takes_its_runs_with_it() -> None:
     kept = {path: run for path, run in runs.create(PAPER).runs.items() if path.startswith("mnist/wrn-28-10/")}
     without = {"datasets": {"cifar10": None, "cifar100": None}, "architectures": {"lenet": None, "mlp640": None}}
     assert kept and runs.create(merge(PAPER, without)).runs == kept
+
+
+def test_a_dropped_choice_takes_its_probes_with_it() -> None:
+    whole, without = (merge(overlays("choices.yaml"), {"choices": left}) for left in ({}, {"l1-distance": None}))
+    added = [set(choice_probes(resolve(config))) for config in (whole, without)]
+    assert added[0] - added[1] == {"knn--l1-distance"} and added[1] < added[0]
+    assert "l1-distance" not in resolve(without)["choices"]
 
 
 def test_dropping_all_runs_is_said() -> None:

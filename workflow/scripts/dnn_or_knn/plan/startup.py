@@ -83,7 +83,7 @@ def _checked(config: Mapping[str, Any], files: list[str | Path], given: Any, loc
     try:
         for name, content in sources.items():
             plain(content, name)
-        dropped_probes(sources)
+        dropped(sources)
         complete = copy.deepcopy(dict(config))
         update_config(complete, given)
         experiment = create(in_order(complete, load_overlays()))
@@ -95,12 +95,13 @@ def _checked(config: Mapping[str, Any], files: list[str | Path], given: Any, loc
     return experiment
 
 
-def dropped_probes(sources: Mapping[str, Any]) -> None:
-    """Raise `UserError` for a probe that is set to null, but that no file has."""
-    blocks = [block for content in sources.values() if isinstance(block := (content or {}).get("probes"), Mapping)]
-    have = {name for block in blocks for name, options in block.items() if options is not None}
-    for name in (name for block in blocks for name in block if name not in have):
-        raise UserError(f"config: probes drops '{name}', which is no probe{nearest(name, have)}")
+def dropped(sources: Mapping[str, Any]) -> None:
+    """Raise `UserError` for a probe or a choice that is set to null, but that no file has."""
+    for key, kind in (("probes", "probe"), ("choices", "choice")):
+        blocks = [block for content in sources.values() if isinstance(block := (content or {}).get(key), Mapping)]
+        have = {name for block in blocks for name, options in block.items() if options is not None}
+        for name in (name for block in blocks for name in block if name not in have):
+            raise UserError(f"config: {key} drops '{name}', which is no {kind}{nearest(name, have)}")
 
 
 def in_order(value: Any, pattern: Any) -> Any:

@@ -30,9 +30,7 @@ from dnn_or_knn.runtime.errors import UserError
 try:
     jobs = startup.start(
         config,
-        # A module that is given a configuration has that one alone.
-        [] if workflow.modifier.skip_configfile else workflow.configfiles,
-        {} if workflow.modifier.skip_configfile else workflow.config_settings.config,
+        *startup.configured(workflow),
         # A module's configuration is not frozen: Snakemake leaves its `onstart` out.
         remote=not workflow.is_main_process and workflow.modifier.is_main_snakefile(),
         local=workflow.resource_settings.nodes is None,

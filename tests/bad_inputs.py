@@ -179,6 +179,7 @@ TOGETHER = {
     "choices: {a: {probes: {knnn: {k: 1}}}}": "knnn",
     "choices: {a: {probes: {knn: {kk: 1}}}}": "kk",
     "choices: {'A b': {roles: {}}}": "A b",
+    "choices: {nothing: null}": "choices drops 'nothing', which is no choice",
     "figures: {overfit_labels: overfitt}": "overfit_labels",
     "figures: {true_labels: tru-labels}": "true_labels",
     "figures: {random_labels: rand}": "random_labels",

@@ -28,7 +28,7 @@ TWO = ("bad.yaml", "tiny.yaml", "config.yaml", "config: ")
 #: Python's words for what YAML has others for.
 PYTHON = re.compile(r"\bNone\b|\bTrue\b|\bFalse\b|\{'\w|datetime|Traceback|does not match|regex|\^\[")
 #: One by one through Snakemake itself; the others through what its Snakefile calls.
-THROUGH_SNAKEMAKE = ("probes.lr.penalty is l1", "no GPU", "mnits")
+THROUGH_SNAKEMAKE = ("probes.lr.penalty is l1", "no GPU", "mnits", "evaluate_every is 31")
 
 
 @pytest.fixture
@@ -104,7 +104,7 @@ def test_snakemake_says_it_once_and_leaves_nothing(
     output, _ = child.communicate()
     assert child.returncode == 1
     errors = [line for line in output.splitlines() if not line.startswith("Using workflow specific profile")]
-    assert len(errors) == 1 and errors[0].startswith("error: ") and names in errors[0], output
+    assert len(errors) == 1 and errors[0].startswith("error: bad.yaml: ") and names in errors[0], output
     assert {path.name for path in project.folder.iterdir()} - {".snakemake"} == before
 
 

@@ -17,7 +17,7 @@ HEAD = """# Configuration
 Written by `make docs` from `workflow/schemas/config.schema.yaml` and `workflow/scripts/dnn_or_knn/plan/registry.py`; do not edit.
 
 `config.yaml` is the paper. An overlay given with `--configfile` changes single values of it: mappings are merged,
-lists are replaced as a whole, and an entry of `datasets`, `architectures` or `probes` set to null is dropped,
+lists are replaced as a whole, and an entry of `datasets`, `architectures`, `probes` or `choices` set to null is dropped,
 and with a data set or an architecture the runs on it.
 """
 

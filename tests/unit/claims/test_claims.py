@@ -366,6 +366,64 @@ def test_an_experiment_without_memorization_is_too_small(number):
     assert claim["verdict"] == TOO_SMALL and f"no memorization reached in cifar10/{DEEP}/" in claim["decided"]
 
 
+def guessing(made: World, run: tuple[str, str, str]) -> World:
+    """Return a world in which a run ends as a network that guesses: alike in all, one curve, and no alarm ever."""
+    made = copy.deepcopy(made)
+    guess = 1 / made.runs[run]["classes"]
+    made.runs[run] |= {"final_train_accuracy": guess, "final_test_accuracy": guess}
+    where = dict(zip(("dataset", "architecture", "labels"), run, strict=True))
+    for measure, value in {"accuracy": 0.1, "p_same": 1.0, "d_kl": 0.001}.items():
+        made = made.change(measure, lambda values, s, value=value: np.full_like(values, value), **where)
+    return made
+
+
+@pytest.mark.parametrize("number", [1, 2, 3, 4, 5, 7, 8, 9])
+def test_a_seed_that_did_not_learn_is_left_out_and_named(number):
+    run = ("cifar10", DEEP, "overfit" if number == 7 else "true")
+    worlds = [published(seed, ["cifar10"]) for seed in range(3)]
+    claim = paper_claims.CLAIMS[number - 1]
+    two = paper_claims.judge_one(claim, study(worlds[:2]))
+    found = paper_claims.judge_one(claim, study([*worlds[:2], guessing(worlds[2], run)]))
+    assert found["verdict"] == two["verdict"] == SUPPORTED
+    named = [effect for effect in found["effects"] if "without seed 2, with which" in effect["note"]]
+    assert named and all(effect["seeds"] == 2 for effect in named)
+    assert all(f"{'/'.join(run[:2])}/{LABELS[run[2]]} did not learn" in effect["note"] for effect in named)
+    before = {(effect["part"], effect["cell"]): effect for effect in two["effects"]}
+    for effect in named:
+        assert effect["value"] == pytest.approx(before[effect["part"], effect["cell"]]["value"])
+
+
+@pytest.mark.parametrize("number", range(1, 10))
+def test_a_network_that_did_not_learn_supports_nothing(number):
+    labels = {4: "random", 6: "random", 7: "overfit"}.get(number, "true")
+    claim = verdict(guessing(world(), ("cifar10", DEEP, labels)), number)
+    assert claim["verdict"] == TOO_SMALL
+    told = f"no network that learned; without seed 0, with which cifar10/{DEEP}/{LABELS[labels]} did not learn"
+    assert any(note.startswith(told) for note in notes(claim))
+
+
+def test_a_seed_that_did_not_memorize_random_labels_is_not_left_out():
+    """At chance on random labels is not memorized, which claim 6 is about, and not a training that failed."""
+    worlds = [published(seed, ["cifar10"]) for seed in range(3)]
+    facts = worlds[2].runs["cifar10", DEEP, "random"]
+    facts |= {"final_train_accuracy": 0.15, "memorization_step": None}
+    for number in (4, 6, 8, 9):
+        found = paper_claims.judge_one(paper_claims.CLAIMS[number - 1], study(worlds))
+        assert found["verdict"] == TOO_SMALL
+        assert f"no memorization reached in cifar10/{DEEP}/{LABELS['random']} seed 2" in found["decided"]
+
+
+def test_all_that_hinders_is_said():
+    worlds = [published(seed, ["cifar10"]) for seed in range(3)]
+    worlds[0].runs["cifar10", DEEP, "overfit"]["memorization_step"] = None
+    claim = paper_claims.CLAIMS[6]
+    found = paper_claims.judge_one(claim, study([*worlds[:2], guessing(worlds[2], ("cifar10", DEEP, "overfit"))]))
+    both = (
+        f"no memorization reached in cifar10/{DEEP}/overfit seed 0; without seed 2, with which cifar10/{DEEP}/overfit"
+    )
+    assert found["verdict"] == TOO_SMALL and both in found["decided"]
+
+
 @pytest.mark.parametrize("number", range(1, 10))
 def test_claim_cannot_be_told_of_a_missing_run(number):
     wanted = {4: "random", 6: "random", 7: "overfit", 8: "overfit", 9: "random"}.get(number, "true")

@@ -56,6 +56,18 @@ def test_published_layers_are_the_networks_probe_points(entry):
     assert len(entry["code"]) == len(entry["layers"])
 
 
+def test_a_seed_that_did_not_learn_is_no_part_of_the_mean():
+    measures, runs = synthetic.tables(seeds=2)
+    dead = (runs.architecture == "lenet") & (runs.seed == 1)
+    runs = runs.assign(final_train_accuracy=runs.final_train_accuracy.mask(dead, 0.005))
+    with_both = compared(*synthetic.tables(seeds=2)).set_index(COLUMNS[:4]).here
+    alone = compared(measures[measures.seed == 0], runs[runs.seed == 0]).set_index(COLUMNS[:4]).here
+    found = compared(measures, runs).set_index(COLUMNS[:4]).here
+    lenet = found.index.get_level_values("architecture") == "lenet"
+    assert lenet.any() and found[lenet].equals(alone[lenet]) and not found[lenet].equals(with_both[lenet])
+    assert found[~lenet].equals(with_both[~lenet])
+
+
 def test_every_number_is_compared_once_and_intervals_are_in_order():
     table = compared(*made())
     assert len(table) == 9 + 3 + 2 * 3 + 5 + 3 * 15 + 3 * 6

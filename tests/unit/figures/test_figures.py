@@ -289,6 +289,33 @@ def test_missing_runs_are_named_where_they_would_be() -> None:
     assert lowest.get_xlabel() == "Training step"
 
 
+def test_a_seed_that_did_not_learn_is_left_out_and_named() -> None:
+    measures, runs = synthetic.tables(seeds=3)
+    dead = (runs.dataset == "cifar10") & (runs.architecture == "lenet") & (runs.seed == 2)
+    spec = specification(1)
+    whole = assemble(measures, runs, layout(spec), spec)
+    table = assemble(
+        measures,
+        runs.assign(final_train_accuracy=runs.final_train_accuracy.mask(dead, 0.1)),
+        layout(spec),
+        spec,
+    )
+    absent = table[table["series"] == "missing"]
+    note = "cifar10/lenet/true-labels/seed2, which did not learn"
+    assert list(absent["note"]) == [note] and list(absent["seed"]) == [2]
+    of = (whole["dataset"] == "cifar10") & (whole["architecture"] == "lenet")
+    panel = absent["panel"].iloc[0]
+    drawn = table[is_drawn(table)]
+    assert len(drawn) == len(whole[~(of & (whole["seed"] == 2))]) and set(drawn[drawn["panel"] == panel]["seed"]) == {
+        0,
+        1,
+    }
+    assert f"Missing: {note}." in words.notes(table) and "2 to 3 seeds" in words.notes(table)
+    spec = specification(6)  # of other runs
+    table = assemble(measures, runs, layout(spec), spec)
+    assert not (table["series"] == "missing").any()
+
+
 def test_a_probe_that_is_missing_is_in_the_table() -> None:
     measures, runs = tables()
     spec = specification(2)

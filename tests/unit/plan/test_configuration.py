@@ -8,6 +8,7 @@ import re
 import subprocess
 import sys
 from pathlib import Path
+from typing import Any
 
 import pytest
 import torch
@@ -15,7 +16,7 @@ import yaml
 from conftest import ROOT, SCRIPTS
 from dnn_or_knn.networks import build
 from dnn_or_knn.plan import networks, runs, startup
-from dnn_or_knn.plan.configuration import load_overlays, resolve
+from dnn_or_knn.plan.configuration import choice_probes, load_overlays, resolve
 from dnn_or_knn.plan.feasible import doubts
 from dnn_or_knn.plan.reading import mistake_in, readable, with_source
 from dnn_or_knn.plan.registry import ARCHITECTURES
@@ -152,6 +153,13 @@ def test_a_dropped_data_set_or_architecture_takes_its_runs_with_it() -> None:
     kept = {path: run for path, run in runs.create(PAPER).runs.items() if path.startswith("mnist/wrn-28-10/")}
     without = {"datasets": {"cifar10": None, "cifar100": None}, "architectures": {"lenet": None, "mlp640": None}}
     assert kept and runs.create(merge(PAPER, without)).runs == kept
+
+
+def test_a_dropped_choice_takes_its_probes_with_it() -> None:
+    whole, without = (merge(overlays("choices.yaml"), {"choices": left}) for left in ({}, {"l1-distance": None}))
+    added = [set(choice_probes(resolve(config))) for config in (whole, without)]
+    assert added[0] - added[1] == {"knn--l1-distance"} and added[1] < added[0]
+    assert "l1-distance" not in resolve(without)["choices"]
 
 
 def test_dropping_all_runs_is_said() -> None:
@@ -300,6 +308,18 @@ def test_a_mistake_is_said_of_the_last_file_that_holds_its_key() -> None:
     assert with_source("config: seeds[0] is -1", sources).startswith("config.yaml: seeds[0]")
     assert with_source("config: unknown key 'featurs' in keep", sources).startswith("mine.yaml: unknown")
     assert with_source("config: two blocks", {}) == "config: two blocks"
+    both = sources | {"more.yaml": {"seeds": [-1], "keep": {"features": "none"}}}
+    assert with_source("config: seeds[0] is -1", both).startswith("more.yaml: seeds[0]")
+    assert with_source("config: keep.features is 'none'", both).startswith("more.yaml: keep.features")
+
+
+def test_a_mistake_in_a_list_is_said_of_the_file_whose_list_it_is() -> None:
+    """Lists are replaced as a whole: what an earlier file has in its own does not count, however deep it goes."""
+    run = {"training": {"decay_at": [1500]}}
+    sources: dict[str, Any] = {"config.yaml": {"runs": [run, run]}, "mine.yaml": {"runs": [{"steps": 1000}]}}
+    assert with_source("config: runs[0].training.decay_at holds 1", sources).startswith("mine.yaml: runs[0]")
+    assert with_source("config: runs[0].steps is 0", sources).startswith("mine.yaml: runs[0]")
+    assert with_source("config: training.pad is -1", sources).startswith("config: ")
 
 
 def test_votes_by_similarity_are_told_to_the_measures_alone() -> None:

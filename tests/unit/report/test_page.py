@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import base64
+import gzip
 import re
 from pathlib import Path
 from typing import Any
@@ -98,6 +100,19 @@ def test_figures_are_shown_at_one_scale(tmp_path, width, dpi):
     assert f"<code>snakemake --cores all {tmp_path.as_posix()}/a.json --configfile x.yaml</code>" in html
 
 
+def test_large_table_is_compressed_in_the_page(tmp_path):
+    small, large = tmp_path / "small.csv", tmp_path / "large.csv"
+    small.write_bytes(b"x\n" + b"1" * (page.LARGE_TABLE - 2))
+    large.write_bytes(b"x\n" + b"1" * (page.LARGE_TABLE - 1))
+    assert page.table_uri(small)[0] == "small.csv"
+    name, address = page.table_uri(large)
+    assert name == "large.csv.gz" and len(address) < 2000
+    kind, _, data = address.partition(",")
+    assert kind == "data:application/gzip;base64"
+    assert gzip.decompress(base64.b64decode(data)) == large.read_bytes()
+    assert page.table_uri(large)[1] == address  # the same bytes at any time
+
+
 def luminance(colour: str) -> float:
     values = np.array([int(colour[i : i + 2], 16) for i in (1, 3, 5)]) / 255
     linear = np.where(values <= 0.03928, values / 12.92, ((values + 0.055) / 1.055) ** 2.4)
@@ -161,5 +176,11 @@ def test_page_answers_its_title_and_lists_what_each_run_came_to():
     never = runs.assign(memorization_step=None)
     assert page.answer(found, never, figures).startswith("It generalizes: ")
     assert "WRN-28-10 does not memorize" in page.answer(found, never, figures)
+    drawn = {name: {"missing": []} for name in page.FIGURES}
+    assert page.gaps(measures, runs, 0.9995, drawn)["failed"] == []
+    dead = runs.assign(final_train_accuracy=runs.final_train_accuracy.mask(runs.index == 0, 0.1))
+    assert page.gaps(measures, dead, 0.9995, drawn)["failed"] == ["mnist/wrn-28-10/true-labels/seed0"]
+    two = runs.assign(classes=2)
+    assert page.answer(found, two, figures).startswith("Both: ")
     other = figures | {"architecture": "vit"}
     assert page.answer(found, runs, other) == "No run of this experiment could tell."

@@ -94,6 +94,25 @@ def test_several_seeds_give_the_mean_and_the_range_and_say_which_are_missing(tmp
     assert all(row[3].endswith(", 1 without)") for row in paper_tables.memorization(two).rows)
 
 
+def test_a_seed_that_did_not_learn_is_left_out_and_said_so(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    one = paper_tables.accuracies(paper_tables.read(experiment(tmp_path / "one")))
+    folder = experiment(tmp_path / "two", change=0.02)
+    runs = tidy.read_runs(folder / "measures")
+    dead = (runs.dataset == "mnist") & (runs.architecture == "lenet") & (runs.seed == 1)
+    runs.assign(final_train_accuracy=runs.final_train_accuracy.mask(dead, 0.0975)).to_csv(
+        folder / "measures" / tidy.RUNS, index=False
+    )
+    e = paper_tables.read(folder)
+    table = paper_tables.accuracies(e)
+    assert table.rows[1] == one.rows[1] and table.rows[0] != one.rows[0]
+    told = "LeNet on MNIST (true-labels) with seed 1, right for 9.75 % of its training images at the end"
+    assert paper_tables.left_out(e) == f"Left out, since the network did not learn: {told}."
+    assert paper_tables.left_out(paper_tables.read(tmp_path / "one")) == ""
+    assert paper_tables.main("tables", [str(folder)]) == 0
+    before, _, after = capsys.readouterr().out.partition(f"|\n\n{paper_tables.left_out(e)}\n\n")
+    assert before.startswith("Figure 1, at the last step.") and after.startswith("Figure 2 and D_KL")
+
+
 def test_markdown_is_what_is_printed(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     folder = experiment(tmp_path)
     assert paper_tables.main("tables", [str(folder)]) == 0

@@ -6,14 +6,15 @@ it, (…, 1 + B): whatever is done to the value is done to each replicate.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any, NamedTuple
 
 import numpy as np
+import pandas as pd
 
-from ..measures import tables
+from ..measures import learned, tables
 from ..seeds import generator
 from .words import INCONCLUSIVE, NOT_SUPPORTED, SUPPORTED, TOO_SMALL, wanted
 
@@ -59,6 +60,7 @@ class Data:
     rows: dict[tuple[Any, ...], tuple[np.ndarray, np.ndarray]]  #: (run, seed, layer, split, model) → steps, rows
     layers: dict[tuple[Run, int], list[str]]  #: probed layers in order
     runs: dict[tuple[Run, int], dict[str, Any]]  #: the lines of runs.csv
+    failed: frozenset[tuple[Run, int]]  #: runs whose network did not learn
 
     def seeds(self, run: Run) -> list[int]:
         """Return the seeds with which a run was trained."""
@@ -123,7 +125,17 @@ def prepare(measures: Any, replicates: dict[str, np.ndarray], runs: Iterable[dic
     for row in runs:
         steps = {n: None if not _given(row[n]) else int(row[n]) for n in ("memorization_step", "step_90")}
         facts[Run(row["dataset"], row["architecture"], row["labels"]), int(row["seed"])] = {**row, **steps}
-    return Data(values, rows, layers, facts)
+    return Data(values, rows, layers, facts, _failed(facts))
+
+
+def _failed(facts: Mapping[tuple[Run, int], Mapping[str, Any]]) -> frozenset[tuple[Run, int]]:
+    if not facts:
+        return frozenset()
+    names = ["classes", "final_train_accuracy", "final_test_accuracy"]
+    found = pd.DataFrame([{**run._asdict(), **{name: row[name] for name in names}} for (run, _), row in facts.items()])
+    return frozenset(
+        run for run, out in zip(facts, learned.failed(found.astype(dict.fromkeys(names, float))), strict=True) if out
+    )
 
 
 def _given(value: Any) -> bool:
@@ -175,6 +187,8 @@ def estimate(
 ) -> Effect:
     """Return `rule` filled in with what `function` computes for every seed that all of `runs` share.
 
+    Seeds with which one of `runs` did not learn are left out, and the note names them.
+
     Parameters
     ----------
     rule: an effect without value: its names, relation and threshold.
@@ -184,21 +198,30 @@ def estimate(
     if not seeds:
         missing = [str(run) for run in runs if not data.seeds(run)]
         return replace(rule, note="run missing: " + (", ".join(missing) or "no common seed"))
+    failed = {seed: names for seed in seeds if (names := [str(run) for run in runs if (run, seed) in data.failed])}
+    without = [f"without seed {seed}, with which {', '.join(names)} did not learn" for seed, names in failed.items()]
+    seeds = [seed for seed in seeds if seed not in failed]
+
+    def undecided(note: str, verdict: str = INCONCLUSIVE) -> Effect:
+        return replace(rule, note="; ".join([note, *without]), verdict=verdict, seeds=len(seeds))
+
+    if not seeds:
+        return undecided("no network that learned", TOO_SMALL)
     try:
         found = [function(seed) for seed in seeds]
     except Undecided as reason:
-        return replace(rule, note=str(reason), verdict=reason.verdict, seeds=len(seeds))
+        return undecided(str(reason), reason.verdict)
     values = np.array([values for values, _ in found])
     if values.shape[1] < 2:
-        return replace(rule, note="no interval: the measures have no bootstrap replicates", seeds=len(seeds))
+        return undecided("no interval: the measures have no bootstrap replicates")
     if not np.isfinite(values).all():
-        return replace(rule, note="not a number in the measures that it needs", seeds=len(seeds))
+        return undecided("not a number in the measures that it needs")
     value, low, high = interval(values, confidence)
     notes = [
         note and (note if len(seeds) == 1 else f"seed {s}: {note}") for s, (_, note) in zip(seeds, found, strict=True)
     ]
     verdict = judge(low, high, rule.relation, rule.threshold)
-    note = "; ".join(filter(None, notes))
+    note = "; ".join(filter(None, [*notes, *without]))
     return replace(rule, value=value, low=low, high=high, verdict=verdict, note=note, seeds=len(seeds))
 
 

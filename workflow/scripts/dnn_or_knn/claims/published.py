@@ -5,6 +5,8 @@ from __future__ import annotations
 from collections.abc import Iterator
 from typing import TYPE_CHECKING, Any
 
+from ..measures.learned import of_learned
+
 if TYPE_CHECKING:
     import pandas as pd
 
@@ -19,12 +21,15 @@ def compare(
 ) -> Iterator[dict[str, Any]]:
     """Yield one row per published number; `here` is empty where this experiment has no such run.
 
+    It is the mean over the seeds that learned.
+
     Parameters
     ----------
     published: workflow/resources/published.yaml.
     labels: the experiment's names for the "true", "random" and "overfit" label sets.
     knn: the name of the k-NN probe, None if there is none.
     """
+    measures, runs, _ = of_learned(measures, runs)
     last = measures[
         measures.step == measures.groupby(["dataset", "architecture", "labels", "seed"]).step.transform("max")
     ]

@@ -9,6 +9,7 @@ from typing import Any, NamedTuple
 
 import numpy as np
 
+from ..measures.learned import at_chance
 from ..runtime.errors import UserError
 from .effects import Curve, Data, Effect, Run, TooSmall, Undecided, estimate
 
@@ -99,10 +100,10 @@ class Study:
     def trained(self, run: Run, seed: int) -> np.ndarray:
         """Return which evaluations, bool (S,), count as trained: from ``trained`` of the rise in test accuracy on."""
         accuracy = self.data.curve(run, seed, "test", "dnn", "accuracy").values[:, 0]
-        chance = 1 / self.data.runs[run, seed]["classes"]
-        if accuracy.max() < min(2 * chance, (1 + chance) / 2):
+        classes = self.data.runs[run, seed]["classes"]
+        if at_chance(accuracy.max(), classes):
             raise TooSmall(f"{run} seed {seed} did not learn: its test accuracy stays near chance")
-        first = int(np.argmax(accuracy >= chance + self["trained"] * (accuracy.max() - chance)))
+        first = int(np.argmax(accuracy >= 1 / classes + self["trained"] * (accuracy.max() - 1 / classes)))
         return np.arange(len(accuracy)) >= first
 
     def excess(self, run: Run, seed: int, role: str, split: str) -> Curve:

@@ -13,6 +13,8 @@ from typing import Any, NamedTuple
 import numpy as np
 import pandas as pd
 
+from ..measures import tables
+from ..measures.learned import of_learned
 from ..ordering import merged
 from .style import Look
 
@@ -104,8 +106,9 @@ def assemble(measures: pd.DataFrame, runs: pd.DataFrame, layout: Layout, spec: M
     """Return the table of everything that a figure shows, in the order of its panels.
 
     A panel without numbers, and a curve without numbers in a panel that has others, get a row "missing" whose note
-    says which run or fit is not there.
+    says which run or fit is not there. So does a seed that is left out, as its network did not learn and another's did.
     """
+    measures, runs, failed = of_learned(measures, runs)
     parts: list[pd.DataFrame] = []
     for panel in layout.panels:
         about = {"panel": panel.letter, "dataset": panel.dataset, "labels": panel.labels}
@@ -126,6 +129,7 @@ def assemble(measures: pd.DataFrame, runs: pd.DataFrame, layout: Layout, spec: M
             names = dict.fromkeys(f"{panel.dataset}/{one.architecture}/{panel.labels}" for one in panel.curves)
             notes = [f"not configured: {n}" if n in spec["missing"] else f"not in the measures: {n}" for n in names]
             absent = [{**about, "series": "missing", "note": note} for note in notes]
+        absent += [{**about, "series": "missing", **lost} for lost in _failed(failed, panel)]
         parts += [*drawn, *([pd.DataFrame(absent, columns=COLUMNS)] if absent else [])]
         if layout.memorization and drawn:
             parts.append(_memorization(runs, panel, about))
@@ -136,6 +140,20 @@ def assemble(measures: pd.DataFrame, runs: pd.DataFrame, layout: Layout, spec: M
     whole = _in_one_order(whole) if layout.layers else whole
     extra = _published(whole, layout, spec.get("published", []))
     return pd.concat([whole, extra]) if len(extra) else whole
+
+
+def _failed(failed: Sequence[Mapping[str, Any]], panel: Panel) -> list[dict[str, Any]]:
+    """Return network, seed and note of the seeds that a panel leaves out."""
+    shown = {(panel.dataset, one.architecture, panel.labels) for one in panel.curves}
+    return [
+        {
+            "architecture": run["architecture"],
+            "seed": run["seed"],
+            "note": f"{tables.run_name(run)}, which did not learn",
+        }
+        for run in failed
+        if (run["dataset"], run["architecture"], run["labels"]) in shown
+    ]
 
 
 def _of_curve(measures: pd.DataFrame, panel: Panel, one: Curve) -> pd.DataFrame:

@@ -38,8 +38,8 @@ def load_overlays(*names: str | Path) -> dict[str, Any]:
 def resolve(config: Mapping[str, Any]) -> dict[str, Any]:
     """Return the configuration checked and complete.
 
-    Entries of `datasets`, `architectures` and `probes` that an overlay set to null are dropped, and with a data set or an
-    architecture the runs on it. Raises `UserError` naming the key, its value and what is allowed.
+    Entries of `datasets`, `architectures`, `probes` and `choices` that an overlay set to null are dropped, and with a data set
+    or an architecture the runs on it. Raises `UserError` naming the key, its value and what is allowed.
     """
     schema = load_schema()
     plain(config, "config")
@@ -100,8 +100,8 @@ def choice_probes(config: Mapping[str, Any]) -> dict[str, dict[str, Any]]:
 
 
 def _without_null(config: dict[str, Any]) -> dict[str, Any]:
-    """Drop the entries that an overlay set to null, in place; of probes, `startup` knows which there were."""
-    for key in ("datasets", "architectures", "probes"):
+    """Drop the entries that an overlay set to null, in place; of probes and choices, `startup` knows which there were."""
+    for key in ("datasets", "architectures", "probes", "choices"):
         if not isinstance(config.get(key), dict):
             continue
         for name in [name for name, entry in config[key].items() if entry is None]:

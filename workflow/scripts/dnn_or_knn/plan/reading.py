@@ -113,11 +113,11 @@ STEP = re.compile(r"[^.\[\]]+")
 
 
 def with_source(sentence: str, sources: Mapping[str, Any]) -> str:
-    """Return a sentence about the configuration with the file, or option, that its key stands in.
+    """Return a sentence about the configuration with the file, or option, that its value comes from.
 
     Parameters
     ----------
-    sources: name → content, each overriding those before.
+    sources: name → content, each overriding those before: mappings key by key, and lists as a whole.
     """
     found = UNKNOWN.match(sentence) or PATH.match(sentence)
     if not found:
@@ -125,19 +125,23 @@ def with_source(sentence: str, sources: Mapping[str, Any]) -> str:
     parts = found.groupdict()
     words = [parts.get(name) for name in ("path", "inside", "more", "key")]
     steps = [step for word in words if word for step in STEP.findall(word)]
-    depths = {name: _depth(content, steps) for name, content in sources.items()}
-    deepest = max(depths.values(), default=0)
-    names = [name for name, depth in depths.items() if depth == deepest and depth]
-    return sentence.replace("config: ", f"{names[-1]}: ", 1) if names else sentence
+    holder, deepest = None, 1
+    for name, content in sources.items():
+        depth, in_list = _depth(content, steps)
+        if depth >= deepest or in_list:
+            holder, deepest = name, depth
+    return sentence.replace("config: ", f"{holder}: ", 1) if holder else sentence
 
 
-def _depth(content: Any, steps: list[str]) -> int:
-    """Return how many steps into a configuration exist there."""
+def _depth(content: Any, steps: list[str]) -> tuple[int, bool]:
+    """Return how many steps into a configuration exist there, and whether they come to a list."""
+    in_list = False
     for depth, step in enumerate(steps):
+        in_list = in_list or isinstance(content, list)
         if isinstance(content, Mapping) and step in content:
             content = content[step]
         elif isinstance(content, list) and step.isdigit() and int(step) < len(content):
             content = content[int(step)]
         else:
-            return depth
-    return len(steps)
+            return depth, in_list
+    return len(steps), in_list

@@ -57,7 +57,7 @@ def start(
     Parameters
     ----------
     config: the files' configuration and, on top, what the command line gave.
-    files: those files.
+    files: those files, each overriding those before.
     given: what the command line gave, from `--config`.
     local: whether jobs run on this machine.
     """
@@ -83,7 +83,7 @@ def _checked(config: Mapping[str, Any], files: list[str | Path], given: Any, loc
     try:
         for name, content in sources.items():
             plain(content, name)
-        dropped_probes(sources)
+        dropped(sources)
         complete = copy.deepcopy(dict(config))
         update_config(complete, given)
         experiment = create(in_order(complete, load_overlays()))
@@ -95,12 +95,13 @@ def _checked(config: Mapping[str, Any], files: list[str | Path], given: Any, loc
     return experiment
 
 
-def dropped_probes(sources: Mapping[str, Any]) -> None:
-    """Raise `UserError` for a probe that is set to null, but that no file has."""
-    blocks = [block for content in sources.values() if isinstance(block := (content or {}).get("probes"), Mapping)]
-    have = {name for block in blocks for name, options in block.items() if options is not None}
-    for name in (name for block in blocks for name in block if name not in have):
-        raise UserError(f"config: probes drops '{name}', which is no probe{nearest(name, have)}")
+def dropped(sources: Mapping[str, Any]) -> None:
+    """Raise `UserError` for a probe or a choice that is set to null, but that no file has."""
+    for key, kind in (("probes", "probe"), ("choices", "choice")):
+        blocks = [block for content in sources.values() if isinstance(block := (content or {}).get(key), Mapping)]
+        have = {name for block in blocks for name, options in block.items() if options is not None}
+        for name in (name for block in blocks for name in block if name not in have):
+            raise UserError(f"config: {key} drops '{name}', which is no {kind}{nearest(name, have)}")
 
 
 def in_order(value: Any, pattern: Any) -> Any:
@@ -253,6 +254,17 @@ def workflow_digest() -> str:
 def tell_targets(rules: Iterable[Any]) -> None:
     """Tell the logger, in the environment, which rules are targets: those without wildcards."""
     os.environ[TARGETS] = " ".join(rule.name for rule in rules if not rule.has_wildcards())
+
+
+def configured(workflow: Any) -> tuple[list[str | Path], Mapping[str, Any]]:
+    """Return Snakemake's configuration files, each overriding those before, and what `--config` gave.
+
+    A module that is given a configuration has that one alone. Snakemake lists the files of `--configfile` first.
+    """
+    if workflow.modifier.skip_configfile:
+        return [], {}
+    files, overlays = workflow.configfiles, workflow.overwrite_configfiles
+    return [*files[len(overlays) :], *overlays], workflow.config_settings.config
 
 
 def overlays(configfiles: Iterable[str | Path]) -> str:

@@ -6,6 +6,7 @@ A cell of a table is text, or a mapping of ``tag``, ``verdict`` and ``text`` whe
 from __future__ import annotations
 
 import base64
+import gzip
 import re
 from collections.abc import Iterable, Mapping, Sequence
 from datetime import date
@@ -20,6 +21,7 @@ from ..claims.published import COLUMNS
 from ..claims.words import VERDICTS, wanted
 from ..figures.words import LABELS, MODELS, architecture_title, dataset_title
 from ..measures import tables
+from ..measures.learned import at_chance, failed, of_learned
 from ..runtime.code_digest import SCRIPTS
 from ..runtime.files import read_json
 
@@ -27,6 +29,8 @@ from ..runtime.files import read_json
 FOLDER = SCRIPTS.parent / "report"
 FIGURES = [f"figure{number}" for number in range(1, 8)]
 STAGES = ("training", "features", "probes", "measures")
+#: Bytes above which a table is compressed in the page: that of the training curves would be half of it.
+LARGE_TABLE = 256 * 1024
 
 
 def render(
@@ -52,12 +56,13 @@ def render(
     judged = read_json(results / "claims" / "claims.json")["claims"]
     drawn = {name: read_json(results / "figures" / f"{name}.json") for name in [*FIGURES, "training"]}
     measures, runs = tables.read(results / "measures"), tables.read_runs(results / "measures")
-    found = ends(measures, runs)
+    whole, good, _ = of_learned(measures, runs)
+    found = ends(whole, good)
     return template().render(
         experiment=config["experiment"],
         date=date.today().isoformat(),
-        answer=answer(found, runs, config["figures"]),
-        runs=accuracies(found, runs),
+        answer=answer(found, good, config["figures"]),
+        runs=accuracies(found, good),
         verdicts=verdicts(judged)
         | {"figure": figure(results / "claims" / "claims.json", claims_words(judged), overlays)},
         figures=[figure(results / "figures" / f"{name}.json", drawn[name], overlays) for name in FIGURES],
@@ -86,7 +91,7 @@ def figure(manifest: Path, facts: Mapping[str, Any], overlays: str) -> dict[str,
     return {
         "id": manifest.stem if manifest.stem in FIGURES else f"{manifest.stem}-figure",
         **{"png": data_uri(image, "image/png"), "inches": inches(image)},
-        **{"name": manifest.stem, "csv": data_uri(csv, "text/csv"), "pdf": data_uri(pdf, "application/pdf")},
+        "files": dict([(pdf.name, data_uri(pdf, "application/pdf")), table_uri(csv)]),
         **{"caption": facts["caption"], "alt": facts["alt"]},
         "command": f"snakemake --cores all {made.as_posix()}{overlays}",
     }
@@ -94,7 +99,19 @@ def figure(manifest: Path, facts: Mapping[str, Any], overlays: str) -> dict[str,
 
 def data_uri(path: Path, kind: str) -> str:
     """Return a file as a data: address."""
-    return f"data:{kind};base64,{base64.b64encode(path.read_bytes()).decode()}"
+    return _uri(path.read_bytes(), kind)
+
+
+def table_uri(csv: Path) -> tuple[str, str]:
+    """Return a table's name in the page and its data: address; a large one is compressed, as pandas and R read it too."""
+    data = csv.read_bytes()
+    if len(data) <= LARGE_TABLE:
+        return csv.name, _uri(data, "text/csv")
+    return f"{csv.name}.gz", _uri(gzip.compress(data, mtime=0), "application/gzip")
+
+
+def _uri(data: bytes, kind: str) -> str:
+    return f"data:{kind};base64,{base64.b64encode(data).decode()}"
 
 
 def inches(image: Path) -> float:
@@ -233,7 +250,7 @@ def accuracies(found: pd.DataFrame, runs: pd.DataFrame) -> dict[str, list[Any]]:
 def answer(found: pd.DataFrame, runs: pd.DataFrame, figures: Mapping[str, Any]) -> str:
     """Return the sentence that answers the title's question for the network of the figures; numbers are means of data sets.
 
-    It generalizes if its test accuracy is more than twice chance, and memorizes if it reached memorization, in every run.
+    It generalizes if its test accuracy is above chance, and memorizes if it reached memorization, in every one of `runs`.
     """
     network, did, told = figures["architecture"], list[str](), list[str]()
     for verb, kind, split in (("generalize", "true", "test"), ("memorize", "random", "training")):
@@ -241,7 +258,7 @@ def answer(found: pd.DataFrame, runs: pd.DataFrame, figures: Mapping[str, Any]) 
         those = runs[(runs["architecture"] == network) & (runs["labels"] == labels) & answered(runs)]
         if those.empty:
             continue
-        above = those["final_test_accuracy"] * those["classes"] > 2
+        above = ~at_chance(those["final_test_accuracy"], those["classes"])
         done = bool((above if kind == "true" else those["memorization_step"].notna()).all())
         did += [verb] if done else []
         mean = found.xs((network, labels), level=("architecture", "labels")).groupby(["split", "model"]).mean()
@@ -276,6 +293,7 @@ def gaps(measures: pd.DataFrame, runs: pd.DataFrame, memorized: float, drawn: Ma
             for row in _records(missed)
         ],
         "never": [tables.run_name(row) for row in _records(runs[runs.memorization_step.isna() & answered(runs)])],
+        "failed": [tables.run_name(row) for row in _records(runs[failed(runs)])],
         "missing": {name.removeprefix("figure"): drawn[name]["missing"] for name in FIGURES if drawn[name]["missing"]},
     }
 

@@ -46,10 +46,6 @@ SAME: dict[str, str] = {
     "40e211035240637356423edb87b53483ee4244fdfd96c7cc04e3c5faee3f3326": "084fe0dfe949a49a750689e999af2f7743bb1d02786ad5f65e459492c63ab29c",
     # measures.py: runs without a network's outputs
     "ab377c92e21e1a4e99d2873fd0ffcefb843e1514839e4deee35b51e68dd11009": "b6f81feb586e07d83a0be7d20f9c3896de9f1664ebbfbb4ab824329d468ff695",
-    # claims/effects.py: the same
-    "4ffd14de28e801de582c86fd0be0719de87d64e8294e37af7891079113425b4e": "04eb7bbf25952816fbcbb6f64eea8723a6186e7dbbb915c51d3bef6d685e35fe",
-    # report/page.py: the same
-    "578440b4c434821fdb561d87584aea03025243029cbf751855ade78f2535ae3e": "8856d16f7c5bb4e27d7c0f845ec70884c7bdd053e44be9fb056f907cf5af59f2",
     # probe.py: a k-NN search in pieces
     "17bb7d62e1b075437c08e6e51ee8663ff135b88b9dd232a8556809ffeb51f283": "6de7c7ba127bc5b1bc594ce325ec5a18a2cd962ac75647198ad61c5b4976efa8",
     # probes/job.py: the same; features mapped into memory

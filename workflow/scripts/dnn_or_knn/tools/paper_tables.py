@@ -19,6 +19,7 @@ import yaml
 
 from ..figures.words import TITLES, architecture_title, dataset_title, model_title
 from ..measures import tables as tidy
+from ..measures.learned import of_learned
 from ..plan.configuration import PAPER
 from ..plan.told import titles
 from .compare import MISSING, at_the_end, configuration, existing, percent
@@ -28,11 +29,12 @@ CELL = ["dataset", "architecture"]
 
 
 class Table(NamedTuple):
-    """A table of texts with a sentence before it."""
+    """A table of texts with a sentence before it, and one after it where there is something to add."""
 
     title: str
     head: list[str]
     rows: list[list[str]]
+    note: str = ""
 
 
 class Experiment(NamedTuple):
@@ -41,6 +43,7 @@ class Experiment(NamedTuple):
     last: pd.DataFrame  #: the measures at each run's last step
     at_memorization: pd.DataFrame  #: the measures at the step at which each run had memorized
     runs: pd.DataFrame  #: a row per run
+    failed: list[dict[str, Any]]  #: the rows of the runs that are left out: with another seed they learned
     config: dict[str, Any]
     published: dict[str, Any]
 
@@ -68,20 +71,22 @@ def main(command: str, words: list[str]) -> int:
     args = parser.parse_args(words)
     experiment = read(args.folder)
     made = (accuracies(experiment), agreement(experiment), *layers(experiment), memorization(experiment))
-    print("\n\n".join(markdown(table) for table in made if table.rows))
+    shown = [table for table in made if table.rows]
+    shown[:1] = [table._replace(note=left_out(experiment)) for table in shown[:1]]
+    print("\n\n".join(map(markdown, shown)))
     return 0
 
 
 def read(folder: Path) -> Experiment:
     """Return an experiment's numbers; raise `UserError` if its measures are not there."""
     existing(folder, "measures/measures.json")
-    measures, runs = tidy.read(folder / "measures"), tidy.read_runs(folder / "measures")
+    measures, runs, failed = of_learned(tidy.read(folder / "measures"), tidy.read_runs(folder / "measures"))
     config = configuration(folder)
     TITLES.update(titles(config))
     steps = runs[[*tidy.RUN_KEYS, "memorization_step"]].rename(columns={"memorization_step": "step"}).dropna()
     memorized = measures.merge(steps.astype({"step": "int64"}))
     published = yaml.safe_load(PUBLISHED.read_text(encoding="utf-8"))
-    return Experiment(at_the_end(measures), memorized, runs, config, published)
+    return Experiment(at_the_end(measures), memorized, runs, failed, config, published)
 
 
 # Figures 1 and 2.
@@ -98,6 +103,16 @@ def accuracies(e: Experiment) -> Table:
         rows.append([dataset_title(dataset), _beside_the_papers(architecture), *ours, paper, their_knn])
     head = ["test accuracy", "", "network", *map(model_title, e.probes()), "the paper's network", "the authors' k-NN"]
     return Table("Figure 1, at the last step.", head, rows)
+
+
+def left_out(e: Experiment) -> str:
+    """Return a sentence on the seeds that all tables leave out, nothing if there are none."""
+    told = [
+        f"{architecture_title(run['architecture'])} on {dataset_title(run['dataset'])} ({run['labels']}) with seed {run['seed']}"
+        f", right for {percent(run['final_train_accuracy'])} of its training images at the end"
+        for run in e.failed
+    ]
+    return f"Left out, since the network did not learn: {'; '.join(told)}." if told else ""
 
 
 def agreement(e: Experiment) -> Table:
@@ -248,6 +263,7 @@ def whole(value: float) -> str:
 
 
 def markdown(table: Table) -> str:
-    """Return a table in Markdown under its title."""
+    """Return a table in Markdown between its title and its note."""
     lines = [table.head, ["---"] * len(table.head), *table.rows]
-    return "\n".join([table.title, "", *(f"| {' | '.join(line)} |" for line in lines)])
+    after = ["", table.note] if table.note else []
+    return "\n".join([table.title, "", *(f"| {' | '.join(line)} |" for line in lines), *after])

@@ -403,6 +403,22 @@ def test_a_probe_extracts_again_what_was_released(finished: Project, tmp_path: P
     assert not any(path.name.endswith("-features") for path in run.rglob(".state/*"))
 
 
+def test_probes_that_miss_the_same_features_extract_them_once(finished: Project, tmp_path: Path) -> None:
+    copy = copied(finished, tmp_path / "copy")
+    run = copy.folder / "results" / "tiny" / "digits" / WRN / "true-labels" / "seed0"
+    for folder in (*GONE, "probes/lr", "probes/svm"):
+        shutil.rmtree(run / folder)
+    shard = Path(GONE[0]).name
+    targets = [f"results/tiny/digits/{WRN}/true-labels/seed0/probes/{probe}/{shard}.json" for probe in ("lr", "svm")]
+    (copy.folder / "released.yaml").write_text("keep: {features: until-probed}\n")
+    copy.snakemake("--cores", "1", *targets, overlays=("tiny.yaml", "released.yaml"))
+    same_results(copy, finished, part=True)
+    records = [json.loads((copy.folder / t).with_suffix(".provenance.json").read_text()) for t in targets]
+    assert sorted(record["features_extracted_again"] for record in records) == [False, True]
+    # Those of the other shard wait for the probes that were not asked for; these are gone.
+    assert not (run / GONE[0]).exists() and len(list(run.rglob(".*.unprobed"))) == len(GONE) - 1
+
+
 @pytest.mark.slow
 def test_features_go_with_the_last_probe_that_reads_them(finished: Project, project: Project) -> None:
     (project.folder / "released.yaml").write_text("keep: {features: until-probed}\n")

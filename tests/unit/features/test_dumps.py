@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import shutil
 from pathlib import Path
 
 import pytest
@@ -33,6 +34,35 @@ def test_features_go_with_the_last_mark_and_their_manifest_stays(tmp_path: Path,
     assert dumps.marked(tmp_path) == [second] and dumps.there(tmp_path) == [dumps.folder_of(second)]
     left = {path.name for path in first.parent.iterdir()}
     assert left == {first.name, second.name, second.stem, dumps.marks_of(second).name}
+
+
+def test_features_made_again_are_left_for_others_that_read_them(tmp_path: Path, shards: list[Path]) -> None:
+    first, second = shards
+    for manifest in shards:
+        for reader in ("knn", "svm"):
+            dumps.done_reading(manifest, reader)
+    assert not dumps.there(tmp_path) and not dumps.marked(tmp_path)
+    dumps.await_again(
+        [(first, "lr"), (first, "knn--pca"), (second, "lr"), (tmp_path / RUN / "features/none.json", "lr")]
+    )
+    assert dumps.marked(tmp_path) == [first]  # of the second, one alone will read it
+    made = tmp_path / "again" / first.stem
+    made.mkdir(parents=True)
+    (made / "a.npy").write_text("lr's")
+    assert dumps._left(made, dumps.folder_of(first)) == dumps.folder_of(first)
+    late = tmp_path / "late" / first.stem
+    late.mkdir(parents=True)
+    (late / "a.npy").write_text("knn's")
+    assert dumps._left(late, dumps.folder_of(first)) == late  # both read what they made
+    assert (dumps.folder_of(first) / "a.npy").read_text() == "lr's"
+    assert dumps.release(tmp_path, {(first, "lr")}) == [] and dumps.folder_of(first).is_dir()
+    dumps.done_reading(first, "lr")
+    assert not dumps.there(tmp_path) and not dumps.marked(tmp_path)
+
+
+def test_marks_of_features_that_are_gone_are_no_released_features(tmp_path: Path, shards: list[Path]) -> None:
+    shutil.rmtree(dumps.folder_of(shards[0]))
+    assert dumps.release(tmp_path, set()) == [dumps.folder_of(shards[1])] and not dumps.marked(tmp_path)
 
 
 def test_features_that_nobody_marked_are_kept(tmp_path: Path, shards: list[Path]) -> None:

@@ -3,7 +3,8 @@
 Features are large and pass through. The extraction leaves a mark for each probe that is to read a shard's features, one
 empty file in `<run>/features/.<shard>.unprobed/`; a probe takes its own away when it is done, and with the last one the
 features go. The manifest stays, so that nothing becomes stale. A probe that is changed or new afterwards extracts the
-features again for itself, from the weights, and compares them with the manifest: no other probe has to run.
+features again, from the weights, and compares them with the manifest: no probe that is there has to run. Where several will
+read them, `await_again` has left their marks, and the first that is done extracting leaves the features for the others.
 """
 
 from __future__ import annotations
@@ -61,6 +62,21 @@ def await_readers(manifest: Path, readers: Iterable[str]) -> None:
         (folder / reader).touch()
 
 
+def await_again(readers: Iterable[tuple[Path, str]]) -> None:
+    """Leave marks for those that will read a shard's released features, where there are several.
+
+    Parameters
+    ----------
+    readers: the manifests of features, each with a probe that is to read them.
+    """
+    by_shard: dict[Path, list[str]] = {}
+    for manifest, reader in readers:
+        by_shard.setdefault(manifest, []).append(reader)
+    for manifest, names in by_shard.items():
+        if len(names) > 1 and manifest.is_file() and not folder_of(manifest).is_dir():
+            await_readers(manifest, names)
+
+
 def done_reading(manifest: Path, reader: str) -> None:
     """Take a probe's mark away, if it is there; with the last mark of a shard its features go."""
     mark = marks_of(manifest) / reader
@@ -79,11 +95,12 @@ def release(results: Path, readers: Set[tuple[Path, str]]) -> list[Path]:
     ----------
     readers: the manifests of features, each with a probe that has yet to read them; all other marks are taken away.
     """
-    for manifest in (found := marked(results)):
+    folders = there(results)
+    for manifest in marked(results):
         for mark in sorted(marks_of(manifest).iterdir()):
             if (manifest, mark.name) not in readers:
                 done_reading(manifest, mark.name)
-    return [folder_of(manifest) for manifest in found if not marks_of(manifest).exists()]
+    return [folder for folder in folders if not folder.exists()]
 
 
 def release_all(results: Path, stay: Set[Path] = frozenset()) -> None:
@@ -97,10 +114,10 @@ def release_all(results: Path, stay: Set[Path] = frozenset()) -> None:
 
 
 @contextlib.contextmanager
-def opened(args: argparse.Namespace, listing: dict[str, Any]) -> Iterator[Path]:
-    """Yield the folder with the features that a probe reads: as the extraction left it, or made again if they were released.
+def opened(args: argparse.Namespace, listing: dict[str, Any]) -> Iterator[tuple[Path, bool]]:
+    """Yield the folder with the features that a probe reads, and whether they were made again here, since they were released.
 
-    Once the probe is done, its mark goes, and so does what was made again.
+    Once the probe is done, its mark goes, and so does what was made again, unless it was left for others.
 
     Parameters
     ----------
@@ -115,10 +132,14 @@ def opened(args: argparse.Namespace, listing: dict[str, Any]) -> Iterator[Path]:
     """
     manifest, state = args.features, resume.beside(args.output)
     again = state.with_name(f"{state.name}-features")
-    if args.reader and marks_of(manifest).is_dir() and folder_of(manifest).is_dir():
+    awaited = args.reader and marks_of(manifest).is_dir()
+    if awaited:
         (marks_of(manifest) / args.reader).touch()
     missing = args.extraction is not None and not folder_of(manifest).is_dir()
-    yield _extracted(args, listing, again / "features" / manifest.name) if missing else folder_of(manifest)
+    folder = _extracted(args, listing, again / "features" / manifest.name) if missing else folder_of(manifest)
+    if missing and awaited:
+        folder = _left(folder, folder_of(manifest))
+    yield folder, missing
     remove(again)
     if args.reader:
         done_reading(manifest, args.reader)
@@ -140,7 +161,7 @@ def _extracted(args: argparse.Namespace, listing: dict[str, Any], made: Path) ->
     check_code(args.extraction)
     log.info("the features were released: extracting them again")
     given = {"spec": args.extraction, "training": training, "output": made, "readers": []}
-    if not _same(made, listing):
+    if not (_same(made, listing) and folder_of(made).is_dir()):
         importlib.import_module(EXTRACTION).run(argparse.Namespace(**{**vars(args), **given}))
     if not _same(made, listing):
         remove(made.parents[1])
@@ -149,6 +170,13 @@ def _extracted(args: argparse.Namespace, listing: dict[str, Any], made: Path) ->
             "delete that manifest and run again, and every probe of the shard is fitted on the same features"
         )
     return folder_of(made)
+
+
+def _left(made: Path, place: Path) -> Path:
+    """Move features to where others will read them, unless another job left its own there, and return where they are."""
+    with contextlib.suppress(OSError):
+        made.rename(place)
+    return made if made.is_dir() else place
 
 
 def _same(manifest: Path, listing: dict[str, Any]) -> bool:

@@ -191,11 +191,12 @@ def freeze(jobs: Jobs, running: Iterable[Any]) -> None:
 
 
 def _awaited(results: Path, readers: Set[tuple[Path, str]]) -> list[Path]:
-    """Release the features that nobody will read, and mark those that lie there for whoever will; return the released folders.
+    """Release the features that nobody will read, and mark the others for whoever will; return the released folders.
 
     A result that is made anew has no mark left from its extraction. Without one its features could go before its job begins, and
-    it, or each piece of its search, would extract them again.
+    it, or each piece of its search, would extract them again. Features that are gone are marked for several readers alone.
     """
+    dumps.await_again(readers)
     for manifest, reader in readers:
         if dumps.marks_of(manifest).is_dir() and dumps.folder_of(manifest).is_dir():
             (dumps.marks_of(manifest) / reader).touch()

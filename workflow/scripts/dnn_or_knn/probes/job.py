@@ -35,7 +35,7 @@ def run(args: argparse.Namespace) -> None:
     key = files.digest({"spec": fitted(spec), "labels": labels.facts})
     with (
         resume.opened(resume.beside(args.output), key) as state,
-        dumps.opened(args, features["files"]) as folder,
+        dumps.opened(args, features["files"]) as (folder, again),
     ):
         device = gpus.resolve(args.device, share=args.share_gpu)
         numerics.set_precision("float32", device)  # a fit must not depend on what an extraction before it allowed
@@ -59,7 +59,7 @@ def run(args: argparse.Namespace) -> None:
             fits_resumed=resumed,
             pieces=max(1, len(args.pieces)),
             **code_of(args.pieces),
-            features_extracted_again=folder != dumps.folder_of(args.features),
+            features_extracted_again=again,
         )
         for path in leftovers(args.output, args.pieces):
             files.remove(path)

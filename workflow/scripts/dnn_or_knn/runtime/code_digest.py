@@ -34,8 +34,8 @@ SAME: dict[str, str] = {
     "aa9c18997540a59b71926e18551309ce4585d84f035a33445a48f8e2e743e8ee": "11258f422784985cd852165b82ac896b2017639822665877d21940c3a624a1ee",
     # atlas/rewind.py: batches of large images
     "60e1c174d8e0fc02ce1b1bba6e79a0f09232b220675090e2c902a9b561aed7c8": "b5bc7de5c21f9d166fe8aa4ccaa10b6b662ac9d26c434d152135700b6cab01cc",
-    # features/dumps.py: a sentence about given features, runs whose features stay
-    "384b6c4d7bb7dd2e1f242150e68a98e99f770639d2e37cc4ed6ce703d9b4b3e9": "6f43a09c9d03e7b67f1559cda2d006d15d024329d478dd833f9b634064ced6df",
+    # features/dumps.py: a sentence about given features, runs whose features stay, features left for others
+    "738129ef10c2319ca90f96fa411908a771cbe88920cfdc630494d679d3dab146": "6f43a09c9d03e7b67f1559cda2d006d15d024329d478dd833f9b634064ced6df",
     # data/downloads.py: unpacked files without a checksum
     "9f44b420a3819ae0ef3953003923cfe64e21a64f1330b3bca2d48393245fccdb": "3d76c44a84d73aac5ff302ccd87924d751d38d040a498eb78b1d1de911869cc6",
     # data/loaders/common.py: pictures decoded while they are written
@@ -46,10 +46,12 @@ SAME: dict[str, str] = {
     "40e211035240637356423edb87b53483ee4244fdfd96c7cc04e3c5faee3f3326": "084fe0dfe949a49a750689e999af2f7743bb1d02786ad5f65e459492c63ab29c",
     # measures.py: runs without a network's outputs
     "ab377c92e21e1a4e99d2873fd0ffcefb843e1514839e4deee35b51e68dd11009": "b6f81feb586e07d83a0be7d20f9c3896de9f1664ebbfbb4ab824329d468ff695",
+    # atlas/job.py: features made again that are left for others
+    "038fb314ae3c045a52646412759994940e722a77ca04df17f30b1f9939ae6af7": "595fa833c888e404d585720a2919318a0c71571bc48b80fa6e80d515ce4eee23",
     # probe.py: a k-NN search in pieces
     "17bb7d62e1b075437c08e6e51ee8663ff135b88b9dd232a8556809ffeb51f283": "6de7c7ba127bc5b1bc594ce325ec5a18a2cd962ac75647198ad61c5b4976efa8",
     # probes/job.py: the same; features mapped into memory
-    "a69b5ffb45aac4ec3cc41ef987b8d78b129b9c575372fcb4d2f96a056fdeef6e": "0294f8750273a1506207ec7282e8a618091ce14e4149808c3ea301ddd047a1e9",
+    "efa7761d766f931da20c88cb1e9e4933c002cf94aaa758fa0f9f0989789751b4": "0294f8750273a1506207ec7282e8a618091ce14e4149808c3ea301ddd047a1e9",
     # probes/knn.py: the same
     "800e121cf855c3c5f76cb0e304d68994047252442dc0b5e262418099596635de": "c9ef426334946dd5e2577919b37fc241388ef804189a31f27e8056563d9e0172",
     # probes/svm.py: less memory; a Gram matrix once; fits of more than half an hour by products with the points, to the same certificate

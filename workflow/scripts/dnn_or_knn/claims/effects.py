@@ -129,13 +129,9 @@ def prepare(measures: Any, replicates: dict[str, np.ndarray], runs: Iterable[dic
 
 
 def _failed(facts: Mapping[tuple[Run, int], Mapping[str, Any]]) -> frozenset[tuple[Run, int]]:
-    if not facts:
-        return frozenset()
-    names = ["classes", "final_train_accuracy", "final_test_accuracy"]
-    found = pd.DataFrame([{**run._asdict(), **{name: row[name] for name in names}} for (run, _), row in facts.items()])
-    return frozenset(
-        run for run, out in zip(facts, learned.failed(found.astype(dict.fromkeys(names, float))), strict=True) if out
-    )
+    accuracies = dict.fromkeys(("final_train_accuracy", "final_test_accuracy"), float)
+    runs = pd.DataFrame(list(facts.values()), columns=tables.RUN_COLUMNS).astype(accuracies)
+    return frozenset(run for run, out in zip(facts, learned.failed(runs), strict=True) if out)
 
 
 def _given(value: Any) -> bool:

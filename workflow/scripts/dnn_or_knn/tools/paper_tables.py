@@ -29,12 +29,11 @@ CELL = ["dataset", "architecture"]
 
 
 class Table(NamedTuple):
-    """A table of texts with a sentence before it, and one after it where there is something to add."""
+    """A table of texts with a sentence before it."""
 
     title: str
     head: list[str]
     rows: list[list[str]]
-    note: str = ""
 
 
 class Experiment(NamedTuple):
@@ -71,9 +70,8 @@ def main(command: str, words: list[str]) -> int:
     args = parser.parse_args(words)
     experiment = read(args.folder)
     made = (accuracies(experiment), agreement(experiment), *layers(experiment), memorization(experiment))
-    shown = [table for table in made if table.rows]
-    shown[:1] = [table._replace(note=left_out(experiment)) for table in shown[:1]]
-    print("\n\n".join(map(markdown, shown)))
+    first, *others = [markdown(table) for table in made if table.rows] or [""]
+    print("\n\n".join(filter(None, [first, left_out(experiment), *others])))
     return 0
 
 
@@ -263,7 +261,6 @@ def whole(value: float) -> str:
 
 
 def markdown(table: Table) -> str:
-    """Return a table in Markdown between its title and its note."""
+    """Return a table in Markdown under its title."""
     lines = [table.head, ["---"] * len(table.head), *table.rows]
-    after = ["", table.note] if table.note else []
-    return "\n".join([table.title, "", *(f"| {' | '.join(line)} |" for line in lines), *after])
+    return "\n".join([table.title, "", *(f"| {' | '.join(line)} |" for line in lines)])

@@ -15,7 +15,7 @@ import pandas as pd
 import pytest
 from conftest import ROOT
 from dnn_or_knn.claims import effects, paper_claims, verdicts
-from dnn_or_knn.claims.figure import draw
+from dnn_or_knn.claims.figure import draw, reason
 from dnn_or_knn.claims.study import kept_to
 from dnn_or_knn.claims.words import INCONCLUSIVE, NOT_SUPPORTED, SUPPORTED, TOO_SMALL, VERDICTS
 from dnn_or_knn.figures import style
@@ -411,6 +411,12 @@ def test_a_seed_that_did_not_memorize_random_labels_is_not_left_out():
         found = paper_claims.judge_one(paper_claims.CLAIMS[number - 1], study(worlds))
         assert found["verdict"] == TOO_SMALL
         assert f"no memorization reached in cifar10/{DEEP}/{LABELS['random']} seed 2" in found["decided"]
+
+
+def test_the_figure_says_what_hinders_in_a_few_words_also_where_seeds_are_left_out():
+    without = "; without seed 2, with which cifar10/lenet/true-labels did not learn"
+    for note in ("no step at which both networks are trained", "no network that learned"):
+        assert reason(note) == reason(note + without) == note
 
 
 def test_all_that_hinders_is_said():

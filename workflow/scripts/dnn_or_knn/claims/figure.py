@@ -194,7 +194,7 @@ def _label(effect: dict[str, Any]) -> str:
 def reason(note: str) -> str:
     """Return why nothing could be computed in a few words; the table has all of them."""
     absent = re.search(r" has (no \S+) at ", note)
-    short = absent[1] if absent else note.split(":")[0].split(" in ")[0]
+    short = absent[1] if absent else re.split("[:;]", note)[0].split(" in ")[0]
     return "undecided" if "/" in short or not short else short
 
 
